@@ -1,0 +1,220 @@
+/* favor/attention.h: one attention operator, forward, backward, and one token at a time.
+ *
+ *     fv_attention_options opt;
+ *     fv_attention_options_init(&opt);
+ *     opt.kind = "favor+", opt.heads = 8, opt.dim = 64, opt.causal = 1;
+ *     fv_attention *op;
+ *     fv_attention_create(&op, ctx, &opt);
+ *
+ *     int64_t offsets[] = {0, 1000, 35000};           // two sequences, packed
+ *     fv_layout layout = {2, offsets, NULL};
+ *     fv_memory need;
+ *     fv_attention_measure(op, &layout, &need);       // bytes, before anything runs
+ *     ... allocate saved and scratch (64-byte aligned), draw the projection ...
+ *     fv_attention_io io = {.q = q, .k = k, .v = v, .y = y, .projection = w};
+ *     fv_attention_forward(op, &layout, &io, saved, scratch);
+ *
+ * An fv_attention is immutable once created and may be used from many threads at once, each call
+ * with memories of its own. Nothing allocates in forward, backward, step or weights.
+ *
+ * Arrays are token-major: q [Tq][H][d], k [Tk][G][d], v [Tk][G][dv], y [Tq][H][dv], float32. Query head h
+ * reads key/value head h*G/H. Sequences are packed end to end; tokens of one never see another.
+ */
+#ifndef FAVOR_ATTENTION_H
+#define FAVOR_ATTENTION_H
+
+#include <favor/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum fv_projection {
+    FV_PROJECTION_DEFAULT = 0, /* orthogonal for softmax maps, none for generalized maps */
+    FV_PROJECTION_NONE,        /* features act on x itself, m = d */
+    FV_PROJECTION_IID,         /* rows ~ N(0, I_d) */
+    FV_PROJECTION_ORTHOGONAL   /* blocks of d Haar-orthogonal rows, last block truncated */
+} fv_projection;
+
+typedef enum fv_row_norms {
+    FV_ROW_NORMS_CHI = 0, /* norms of fresh N(0, I_d) vectors: marginals exact, unbiased */
+    FV_ROW_NORMS_SQRT_D   /* all norms sqrt(d): the regularized kernel SMREG */
+} fv_row_norms;
+
+/* Guard of the normaliser D at its true scale. A row with no visible key, or with D = 0 after the
+ * guard, gives y = 0 and zero gradients. */
+typedef enum fv_denominator {
+    FV_DENOMINATOR_DEFAULT = 0, /* none for maps that are never negative, else sign:1e-3 */
+    FV_DENOMINATOR_NONE,        /* D */
+    FV_DENOMINATOR_OFF,         /* no division: y is the numerator at its true scale */
+    FV_DENOMINATOR_ADD,         /* D + X */
+    FV_DENOMINATOR_CLAMP,       /* max(D, X) */
+    FV_DENOMINATOR_ABS,         /* max(|D|, X) */
+    FV_DENOMINATOR_SIGN         /* max(|D|, X) with the sign of D (0 counts as positive) */
+} fv_denominator;
+
+typedef struct fv_attention_options {
+    size_t size;              /* set by _init */
+    const char *kind;         /* a name of fv_attention_kinds; no default */
+    int64_t heads;            /* H, query heads */
+    int64_t kv_heads;         /* G, key/value heads, divides H; 0: H */
+    int64_t dim;              /* d, width of a query or key head */
+    int64_t value_dim;        /* dv; 0: d */
+    int causal;               /* 1: token i sees keys j <= i of its sequence */
+    double scale;             /* multiplies q.k; 0: the kind's default (1/sqrt(d), or 1) */
+    int64_t features;         /* m, random projections; 0: ceil(d ln d) up to a multiple of 16 */
+    fv_projection projection; /* how they are drawn */
+    fv_row_norms row_norms;   /* their norms */
+    double epsilon;           /* added to features of generalized maps; < 0 (init): 1e-3 */
+    fv_denominator denominator;
+    double denominator_value; /* X above */
+    int64_t chunk;            /* tokens a causal chunk, >= 1; 0: the kind's choice */
+} fv_attention_options;
+
+FV_API void fv_attention_options_init(fv_attention_options *options);
+
+typedef struct fv_attention fv_attention;
+
+/* Checks the options and builds the operator. FV_ERR_USAGE names the offending option. */
+FV_API FV_NODISCARD fv_status fv_attention_create(fv_attention **op, fv_context *ctx,
+                                                  const fv_attention_options *options);
+FV_API void fv_attention_destroy(fv_attention *op);
+
+/* The options with every default resolved; projection_rows m and feature count r of the kind (0 if it
+ * has none); projection_floats = H*m*d floats that io.projection holds (0: it takes none). */
+typedef struct fv_attention_info {
+    fv_attention_options options;
+    int64_t projection_rows;
+    int64_t feature_count;
+    int64_t projection_floats;
+    int can_stream;  /* step and state work */
+    int in_place_ok; /* backward may replace inputs by gradients (see fv_attention_grad) */
+} fv_attention_info;
+FV_API void fv_attention_get_info(const fv_attention *op, fv_attention_info *info);
+
+/* Where sequences begin: sequence s holds query tokens offsets_q[s] .. offsets_q[s+1]-1. Offsets begin
+ * at 0 and never decrease. offsets_k NULL: the same as offsets_q. Causal: equal lengths. */
+typedef struct fv_layout {
+    int64_t sequences;
+    const int64_t *offsets_q; /* [sequences+1] */
+    const int64_t *offsets_k; /* [sequences+1] or NULL */
+} fv_layout;
+
+/* Three memories, all the caller's, 64-byte aligned, in bytes:
+ * state: what one stream remembers between calls (per sequence; a flat value without pointers:
+ *        copy it with memcpy, keep it, send it); saved: what forward leaves for backward;
+ * scratch: what one call needs and forgets (already for all of the context's threads). */
+typedef struct fv_memory {
+    size_t state, saved, scratch;
+} fv_memory;
+
+FV_API FV_NODISCARD fv_status fv_attention_measure(const fv_attention *op, const fv_layout *layout,
+                                                   fv_memory *need);
+
+/* Tensors of one call. Strides are floats from token to token; 0: dense. */
+typedef struct fv_attention_io {
+    const float *q, *k, *v;
+    float *y;                /* overwritten by forward; read by backward of kinds other than the
+                              * kernelized ones */
+    const float *projection; /* [H][m][d] when info.projection_floats > 0 */
+    int64_t q_stride, k_stride, v_stride, y_stride;
+    void *state; /* causal kinds that stream: [sequences] states, each need.state bytes; continued
+                  * and updated by forward. NULL: start empty, keep nothing */
+} fv_attention_io;
+
+/* Draws the projection of the operator: a pure function of (seed, draw). projection
+ * [H][m][d]. draw counts redraws: draw d of seed s is the same on every machine. Heads are independent. */
+FV_API FV_NODISCARD fv_status fv_attention_draw(const fv_attention *op, uint64_t seed, uint64_t draw,
+                                                float *projection);
+
+/* y = attention(q, k, v). saved may be NULL when no backward follows. No output depends on a later
+ * token of a causal sequence, nor on another sequence, bitwise. Outputs may not alias inputs. */
+FV_API FV_NODISCARD fv_status fv_attention_forward(const fv_attention *op, const fv_layout *layout,
+                                                   const fv_attention_io *io, void *saved, void *scratch);
+
+/* Gradients. dq, dk, dv, d_projection are ADDED to; NULL: not wanted. Strides as the inputs'.
+ * In place (info.in_place_ok): set in_place and dq == q, dk == k, dv == v; the gradients then REPLACE the
+ * inputs, and dy may be the very array y. */
+typedef struct fv_attention_grad {
+    const float *dy; /* [Tq][H][dv], stride of y */
+    float *dq, *dk, *dv;
+    float *d_projection; /* [H][m][d]; maps that can train it, else must be NULL */
+    int in_place;
+} fv_attention_grad;
+
+FV_API FV_NODISCARD fv_status fv_attention_backward(const fv_attention *op, const fv_layout *layout,
+                                                    const fv_attention_io *io, const fv_attention_grad *grad,
+                                                    const void *saved, void *scratch);
+
+/* ---- streaming: the state as a value ------------------------------------------------------------ */
+
+/* What a state of need.state bytes holds, for saving it in other formats. Pointers into the state.
+ * True sums are S * 2^exponent, z * 2^exponent. Kinds that keep keys (exact) use keys and values. */
+typedef struct fv_state_view {
+    int64_t tokens;   /* t, tokens seen */
+    int64_t features; /* r */
+    float *S;         /* [H][r][dv] */
+    float *z;         /* [H][r] */
+    float *exponent;  /* [H][r], integers */
+    float *keys;      /* [capacity][G][d], first `tokens` valid; NULL for kernelized kinds */
+    float *values;    /* [capacity][G][dv] */
+    int64_t capacity;
+} fv_state_view;
+
+/* Bytes of a state that can hold `capacity` tokens (kernelized kinds ignore capacity). */
+FV_API FV_NODISCARD fv_status fv_attention_state_bytes(const fv_attention *op, int64_t capacity,
+                                                       size_t *bytes);
+/* Makes `state` the empty one. */
+FV_API FV_NODISCARD fv_status fv_attention_state_init(const fv_attention *op, int64_t capacity, void *state);
+FV_API FV_NODISCARD fv_status fv_attention_state_view(const fv_attention *op, void *state,
+                                                      fv_state_view *view);
+FV_API FV_NODISCARD fv_status fv_attention_state_set_tokens(const fv_attention *op, void *state,
+                                                            int64_t tokens);
+/* dst = the state of a's tokens followed by b's. dst may be a or b. The empty state is neutral,
+ * exactly. Kernelized kinds only; others FV_ERR_USAGE. */
+FV_API FV_NODISCARD fv_status fv_attention_state_merge(const fv_attention *op, void *dst, const void *a,
+                                                       const void *b);
+
+/* One token for each of `streams` streams: q [streams][H][d], k, v, y alike; states [streams] of
+ * `state_bytes` each. Cost and memory do not depend on the tokens seen (kernelized kinds). scratch as
+ * measured for a layout of `streams` sequences of one token. */
+FV_API FV_NODISCARD fv_status fv_attention_step(const fv_attention *op, int64_t streams,
+                                                const fv_attention_io *io, void *states, size_t state_bytes,
+                                                void *scratch);
+
+/* ---- the implied attention matrix ---------------------------------------------------------------- */
+
+/* Rows of the normalised attention matrix without ever forming it. rows [n] are query tokens; weights
+ * [H][n][Tk], columns outside the row's sequence (or in its future) are 0. io needs q, k, projection. */
+FV_API FV_NODISCARD fv_status fv_attention_weights(const fv_attention *op, const fv_layout *layout,
+                                                   const fv_attention_io *io, const int64_t *rows, int64_t n,
+                                                   float *weights, void *scratch);
+
+/* The `top` largest entries of one row of head h: key tokens and weights in falling order (ties: lower
+ * token first); *found <= top of them. work [Tk] floats. */
+FV_API FV_NODISCARD fv_status fv_attention_top(const fv_attention *op, const fv_layout *layout,
+                                               const fv_attention_io *io, int64_t head, int64_t row,
+                                               int64_t top, int64_t *tokens, float *weights, int64_t *found,
+                                               float *work, void *scratch);
+
+/* ---- the table of kinds --------------------------------------------------------------------------- */
+
+typedef struct fv_attention_kind {
+    const char *name, *summary, *paper;
+    int kernelized; /* linear in L; has a feature map */
+    int can_be_causal, can_stream;
+    int generalized; /* takes epsilon; projection none by default; scale 1 by default */
+} fv_attention_kind;
+
+FV_API int fv_attention_kind_count(void);
+FV_API const fv_attention_kind *fv_attention_kind_at(int index);          /* NULL out of range */
+FV_API const fv_attention_kind *fv_attention_kind_find(const char *name); /* NULL: unknown */
+
+/* FLOP of one call by the counting rule: kernelized 8 L r d per head forward, exact 4 Lq Lk d (causal half),
+ * identity 0; backward counts twice the forward. Recomputation is not counted. */
+FV_API double fv_attention_flop(const fv_attention *op, const fv_layout *layout, int backward);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

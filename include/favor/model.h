@@ -1,0 +1,90 @@
+/* favor/model.h: a pre-LN Transformer with any attention of attention.h.
+ *
+ * Bidirectional encoder (masked LM) or causal decoder (LM). On disk: a directory with config.json
+ * (Hugging Face names) and model.safetensors.
+ */
+#ifndef FAVOR_MODEL_H
+#define FAVOR_MODEL_H
+
+#include <favor/attention.h>
+#include <favor/base.h>
+#include <favor/config.h>
+#include <favor/data.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct fv_model fv_model;
+
+/* Builds the model of the FV_CONFIG_MODEL keys; parameters are drawn from `seed`. */
+FV_API FV_NODISCARD fv_status fv_model_create(fv_model **model, fv_context *ctx, const fv_config *config,
+                                              uint64_t seed);
+/* Reads a run directory's config.json and model.safetensors (best = 0), or the best model (best = 1). */
+FV_API FV_NODISCARD fv_status fv_model_load(fv_model **model, fv_context *ctx, const char *directory,
+                                            int best);
+/* Writes config.json and model.safetensors into an existing directory, each replaced atomically. */
+FV_API FV_NODISCARD fv_status fv_model_save(const fv_model *model, const char *directory);
+FV_API void fv_model_destroy(fv_model *model);
+
+FV_API const fv_config *fv_model_config(const fv_model *model);
+FV_API const fv_tokenizer *fv_model_tokenizer(const fv_model *model);
+FV_API int64_t fv_model_parameters(const fv_model *model); /* number of trainable floats */
+
+/* What a training step on `tokens` tokens in sequences of `length` will need, before it runs. */
+typedef struct fv_model_cost {
+    int64_t parameters;
+    size_t bytes;        /* predicted peak: parameters, gradients, optimizer, activations, scratch */
+    double flop_forward; /* model FLOP of one forward, by the counting rule */
+    double flop_step;    /* forward + backward = 3 x forward */
+} fv_model_cost;
+FV_API FV_NODISCARD fv_status fv_model_measure(fv_model *model, int64_t tokens, int64_t length,
+                                               int64_t predicted, fv_model_cost *cost);
+
+/* Logits [T][vocabulary] of a batch, without dropout. */
+FV_API FV_NODISCARD fv_status fv_model_logits(fv_model *model, const fv_batch *batch, float *logits);
+
+/* Sum of -log p over the predicted targets in nats, and how many argmaxes were right. */
+FV_API FV_NODISCARD fv_status fv_model_evaluate(fv_model *model, const fv_batch *batch, double *loss,
+                                                int64_t *correct);
+
+/* Rows of the attention of one layer and head for one sequence: weights [n][count]. */
+FV_API FV_NODISCARD fv_status fv_model_attention(fv_model *model, const int32_t *tokens, int64_t count,
+                                                 int64_t layer, int64_t head, const int64_t *rows, int64_t n,
+                                                 float *weights);
+
+/* ---- streaming: one sequence, token by token ------------------------------------------------------- */
+
+typedef struct fv_stream fv_stream;
+
+/* A stream of a causal model whose attention can stream. `capacity` tokens for kinds that keep keys. */
+FV_API FV_NODISCARD fv_status fv_stream_create(fv_stream **stream, fv_model *model, int64_t capacity);
+FV_API void fv_stream_destroy(fv_stream *stream);
+FV_API int64_t fv_stream_tokens(const fv_stream *stream); /* tokens fed so far */
+
+/* Feeds tokens (in chunks when many) and returns the logits [vocabulary] after the last one. */
+FV_API FV_NODISCARD fv_status fv_stream_feed(fv_stream *stream, const int32_t *tokens, int64_t count,
+                                             float *logits);
+/* The whole state as a safetensors file; loading needs the same model (fingerprint), else FV_ERR_FILE. */
+FV_API FV_NODISCARD fv_status fv_stream_save(const fv_stream *stream, const char *path);
+FV_API FV_NODISCARD fv_status fv_stream_load(fv_stream *stream, const char *path);
+
+/* Draws a token from logits: temperature (0: argmax), then the top_k largest (0: all), then the
+ * smallest set of mass >= top_p (1: all). Special tokens but `end` are never drawn. Pure in
+ * (seed, position). */
+typedef struct fv_sampling {
+    size_t size;
+    double temperature; /* default 1 */
+    int64_t top_k;      /* default 0 */
+    double top_p;       /* default 1 */
+    uint64_t seed;
+} fv_sampling;
+FV_API void fv_sampling_init(fv_sampling *sampling);
+FV_API FV_NODISCARD fv_status fv_sample(fv_context *ctx, const fv_tokenizer *tokenizer,
+                                        const fv_sampling *sampling, int64_t position, const float *logits,
+                                        int32_t *token);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

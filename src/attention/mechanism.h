@@ -1,0 +1,43 @@
+/* attention/mechanism.h: what a mechanism is to the rest: one file, one row in table.c. */
+#ifndef FV_MECHANISM_H
+#define FV_MECHANISM_H
+
+#include "features/feature_map.h"
+#include "kernels/kernels.h"
+#include <favor/attention.h>
+
+typedef struct fv_mechanism fv_mechanism;
+
+struct fv_attention {
+    fv_context *ctx;
+    const fv_mechanism *mechanism;
+    fv_attention_options options; /* all defaults resolved */
+    int64_t m, r;                 /* projections, features; 0 for kinds without */
+};
+
+struct fv_mechanism {
+    fv_attention_kind kind;    /* the public row */
+    const fv_feature_map *map; /* kernelised kinds */
+    bool in_place_ok;
+    /* All shapes, offsets and pointers were checked by operator.c before these are called. */
+    fv_status (*check)(
+        fv_attention *op); /* refuses options, resolves the kind's defaults; NULL: nothing to do */
+    void (*measure)(const fv_attention *op, const fv_layout *layout, fv_memory *need); /* saved, scratch */
+    fv_status (*forward)(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                         void *saved, void *scratch);
+    fv_status (*backward)(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                          const fv_attention_grad *grad, const void *saved, void *scratch);
+    fv_status (*weights)(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                         const int64_t *rows, int64_t n, int64_t head, float *weights, int64_t row_stride,
+                         void *scratch);                             /* head < 0: all heads, [H][n][Tk] */
+    double (*flop)(const fv_attention *op, const fv_layout *layout); /* forward */
+    /* Streaming; NULL when the kind cannot. */
+    size_t (*state_bytes)(const fv_attention *op, int64_t capacity);
+    void (*state_init)(const fv_attention *op, int64_t capacity, void *state);
+    void (*state_view)(const fv_attention *op, void *state, fv_state_view *view);
+    fv_status (*state_merge)(const fv_attention *op, void *dst, const void *a, const void *b);
+    fv_status (*step)(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
+                      size_t state_bytes, void *scratch);
+};
+
+#endif

@@ -1,0 +1,76 @@
+/* machine.c: the clock, the memory at hand, and the processor, asked each time (no global state). */
+#include "base/internal.h"
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+double fv_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The number of the first line of `path` that matches `format`; false when there is none. */
+static bool read_number(const char *path, const char *format, unsigned long long *value)
+{
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return false;
+    char line[256];
+    bool found = false;
+    while (!found && fgets(line, sizeof line, file) != NULL)
+        found = sscanf(line, format, value) == 1;
+    fclose(file);
+    return found;
+}
+
+size_t fv_available_memory(void)
+{
+    unsigned long long value, used;
+    size_t available = SIZE_MAX;
+    if (read_number("/proc/meminfo", "MemAvailable: %llu kB", &value))
+        available = (size_t)value * 1024;
+    else if (sysconf(_SC_PHYS_PAGES) > 0)
+        available = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    if (read_number("/sys/fs/cgroup/memory.max", "%llu", &value) &&
+        read_number("/sys/fs/cgroup/memory.current", "%llu", &used) && value > used)
+        available = FV_MIN(available, (size_t)(value - used));
+    return available;
+}
+
+unsigned fv_cpu_flags(void)
+{
+    unsigned flags = 0;
+#if defined(__x86_64__)
+    /* The builtins check the operating system's support of the registers (XGETBV) too. */
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        flags |= FV_CPU_AVX2;
+    if ((flags & FV_CPU_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        flags |= FV_CPU_AVX512;
+#elif defined(__aarch64__)
+    flags |= FV_CPU_NEON; /* part of the architecture */
+#endif
+    return flags;
+}
+
+void fv_cpu_model(char *text, size_t bytes)
+{
+    snprintf(text, bytes, "unknown");
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    if (file == NULL)
+        return;
+    char line[256];
+    while (fgets(line, sizeof line, file) != NULL) {
+        const char *value = strchr(line, ':');
+        if (strncmp(line, "model name", 10) == 0 && value != NULL) {
+            snprintf(text, bytes, "%s", value + 2);
+            text[strcspn(text, "\n")] = '\0';
+            break;
+        }
+    }
+    fclose(file);
+}

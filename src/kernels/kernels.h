@@ -1,0 +1,29 @@
+/* kernels/kernels.h: the kernel table. The rows and their contracts stand in kernels.def. */
+#ifndef FV_KERNELS_H
+#define FV_KERNELS_H
+
+#include "base/internal.h"
+
+typedef struct fv_kernels fv_kernels;
+struct fv_kernels {
+#define FV_KERNEL(ret, name, args) ret(*name) args;
+#include "kernels/kernels.def"
+#undef FV_KERNEL
+};
+
+/* Prototypes of the scalar references. */
+#define FV_KERNEL(ret, name, args) ret fv_##name##_reference args;
+#include "kernels/kernels.def"
+#undef FV_KERNEL
+
+/* Fills the table: the reference first, then every set named in `flags` (fv_cpu_flag) in rising order
+ * overwrites what it has. Pure: the same flags give the same table. gemm comes from the provider unless flags
+ * is 0. */
+void fv_kernels_fill(fv_kernels *kernels, unsigned flags);
+/* The set a kernel came from ("reference", "avx2", ..., the provider's name for gemm), by row index; NULL
+ * past the end. name receives the kernel's name. */
+const char *fv_kernels_origin(unsigned flags, int row, const char **name);
+/* Name and version of the GEMM provider, "oneDNN 2.6.3". */
+const char *fv_gemm_provider(void);
+
+#endif
