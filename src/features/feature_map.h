@@ -24,29 +24,28 @@ typedef struct fv_map_params {
 typedef struct fv_feature_map fv_feature_map;
 struct fv_feature_map {
     const char *name;
-    bool generalized;     /* takes epsilon, scale 1 and no projection by default, r = m or d */
+    bool generalized;     /* takes epsilon; scale 1 and no projection by default; no factor 1/m */
     bool exponential;     /* features carry per-feature exponents (always positive) */
     bool can_be_negative; /* default denominator guard sign:1e-3 */
     /* r from m */
     int64_t (*feature_count)(int64_t m);
-    /* Floats of the prepared projection of one head, and how to prepare it (e.g. omega^T times
+    /* Turns one head's projection w [m][d] into the form that logits wants, wt [m*d] (e.g. omega^T times
      * sqrt(scale) log2(e)). Once per call and head. */
-    int64_t (*prepared_floats)(const fv_map_params *p);
-    void (*prepare)(const fv_map_params *p, float *wt);
+    void (*prepare)(const fv_map_params *p, const float *w, float *wt);
 
     /* Log-features in base 2 (exponential) or features (others) of n raw vectors x [n][d], row stride ldx,
      * into u [n][r]; for exponential maps bias [n] receives the per-row term (-|x|^2/2 log2 e) that all
      * features of the row share: the true log2-feature is u[i][f] + bias[i]. Others: bias is not touched. */
     void (*logits)(const fv_map_params *p, int64_t n, const float *x, int64_t ldx, float *u, float *bias);
+
     /* Backward of the features. g [n][r] holds, for exponential maps, dL/dphi * phi (= dL/dlog phi); for
-     * others dL/dphi. dx [n][d] += (add) or = . g may be destroyed. dw [m][d] += when not NULL. tmp: n*r
-     * floats free to use (maps that need their pre-activation compute it again there). x and dx may be the
-     * same array when not add. */
+     * others dL/dphi. dx [n][d] += (add) or = . g is destroyed. tmp: n*r + n + r floats free to use (maps
+     * that need their pre-activation compute it again there). x and dx may be the same array when not add. */
     void (*backward)(const fv_map_params *p, int64_t n, const float *x, int64_t ldx, float *g, bool add,
-                     float *dx, int64_t lddx, float *dw, float *tmp);
+                     float *dx, int64_t lddx, float *tmp);
 };
 
-const fv_feature_map *fv_feature_map_find(const char *name);
+extern const fv_feature_map fv_map_favor_plus, fv_map_relu;
 
 /* Draws m x d projection rows: features/projection.c. False for kinds it does not know. */
 bool fv_projection_draw(int projection, int row_norms, int64_t m, int64_t d, uint64_t seed, uint32_t draw,
