@@ -1,0 +1,78 @@
+/* cli/output.c: JSON, figures for people, wrapped text. */
+#include "cli.h"
+#include <math.h>
+#include <string.h>
+
+json_t *cli_json_real(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+fv_status cli_json_print(json_t *value)
+{
+    if (value == NULL)
+        return cli_fail(FV_ERR_RESOURCE, "out of memory");
+    /* A failed write stays in ferror(stdout), which main looks at. */
+    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    putchar('\n');
+    json_decref(value);
+    return FV_OK;
+}
+
+static cli_figure scaled(double value, double base, const char *const *units, int count)
+{
+    cli_figure figure;
+    int unit = 0;
+    /* The next unit already where three digits would round up to the base. */
+    while (unit + 1 < count && fabs(value) >= base * 0.9995)
+        value /= base, unit++;
+    int digits = fabs(value) >= 99.95 || unit == 0 ? 0 : fabs(value) >= 9.995 ? 1 : 2;
+    snprintf(figure.text, sizeof figure.text, "%.*f%s%s", digits, value, units[unit][0] ? " " : "",
+             units[unit]);
+    return figure;
+}
+
+cli_figure cli_bytes(double bytes)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    return scaled(bytes, 1024, units, CLI_COUNT(units));
+}
+
+cli_figure cli_si(double value)
+{
+    static const char *const units[] = {"", "k", "M", "G", "T", "P", "E"};
+    return scaled(value, 1000, units, CLI_COUNT(units));
+}
+
+cli_figure cli_duration(double seconds)
+{
+    cli_figure figure;
+    long total = seconds > 0 ? lround(fmin(seconds, 1e9)) : 0;
+    if (total >= 3600)
+        snprintf(figure.text, sizeof figure.text, "%ld:%02ld:%02ld", total / 3600, total / 60 % 60,
+                 total % 60);
+    else
+        snprintf(figure.text, sizeof figure.text, "%ld:%02ld", total / 60, total % 60);
+    return figure;
+}
+
+void cli_wrap(FILE *file, const char *text, int column, int indent, int width)
+{
+    bool first = true;
+    while (*text != '\0') {
+        int word = (int)strcspn(text, " \n");
+        if (!first && column + 1 + word > width) {
+            fprintf(file, "\n%*s", indent, "");
+            column = indent;
+        } else if (!first) {
+            fputc(' ', file);
+            column++;
+        }
+        fprintf(file, "%.*s", word, text);
+        column += word;
+        first = false;
+        text += word;
+        text += strspn(text, " \n");
+    }
+    fputc('\n', file);
+}
