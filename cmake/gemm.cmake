@@ -1,6 +1,5 @@
 # Chooses the GEMM provider: FAVOR_GEMM_PROVIDER (onednn or cblas) and the target favor_gemm.
 add_library(favor_gemm INTERFACE)
-find_package(dnnl CONFIG QUIET)
 find_library(FAVOR_DNNL_LIBRARY dnnl)
 if(FAVOR_GEMM STREQUAL "auto")
   if(FAVOR_DNNL_LIBRARY)
