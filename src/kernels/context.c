@@ -1,6 +1,6 @@
 /* context.c: the context, its messages and its memory. */
 #include "base/internal.h"
-#include "kernels/kernels.h"
+#include "kernels/dispatch.h"
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +111,8 @@ fv_status fv_context_create(fv_context **out, const fv_context_options *options)
     ctx->log_user = options->log_user;
     pthread_mutex_init(&ctx->lock, NULL);
     fv_kernels_fill(kernels, flags);
+    if (flags != 0 && flags != fv_cpu_flags())
+        fv_gemm_limit(flags);
     *out = ctx;
     return FV_OK;
 }

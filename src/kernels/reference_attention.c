@@ -1,0 +1,121 @@
+/* reference_attention.c: the scalar references of feature maps and of exact attention's softmax.
+ *
+ * The largest entry of a row is found by comparison: a NaN is never the largest, but stays where it is. */
+#include "kernels/kernels.h"
+#include <math.h>
+
+/* 2^x, rounded once; nothing below the normal numbers. */
+static float exp2_of(float x)
+{
+    return x < -126.0f ? 0.0f : (float)exp2((double)x);
+}
+
+static float largest(int64_t c, const float *x, float top)
+{
+    for (int64_t f = 0; f < c; f++)
+        if (x[f] > top)
+            top = x[f];
+    return top;
+}
+
+/* How many of c columns a row sees. */
+static int64_t seen(const int64_t *visible, int64_t i, int64_t c)
+{
+    return visible == NULL ? c : FV_MAX(FV_MIN(visible[i], c), 0);
+}
+
+void fv_exp2_rows_top_reference(int64_t n, int64_t c, float *x, int64_t ldx, const float *shift, float *top)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float *row = x + i * ldx;
+        if (shift != NULL)
+            for (int64_t f = 0; f < c; f++)
+                row[f] += shift[f];
+        top[i] = largest(c, row, -INFINITY);
+        for (int64_t f = 0; f < c; f++)
+            row[f] = exp2_of(row[f] - top[i]);
+    }
+}
+
+float fv_exp2_rows_reference(int64_t n, int64_t c, float *x, int64_t ldx, const float *bias,
+                             const float *shift)
+{
+    float top = -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        float *row = x + i * ldx;
+        for (int64_t f = 0; f < c; f++)
+            row[f] = row[f] + bias[i] - shift[f];
+        top = largest(c, row, top);
+        for (int64_t f = 0; f < c; f++)
+            row[f] = exp2_of(row[f]);
+    }
+    return top;
+}
+
+void fv_relu_rows_reference(int64_t n, int64_t c, const float *x, int64_t ldx, float eps, float *y,
+                            int64_t ldy)
+{
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t f = 0; f < c; f++) {
+            float value = x[i * ldx + f];
+            y[i * ldy + f] = (value <= 0.0f ? 0.0f : value) + eps;
+        }
+    }
+}
+
+void fv_relu_rows_back_reference(int64_t n, int64_t c, const float *x, int64_t ldx, const float *dy,
+                                 int64_t lddy, float *dx, int64_t lddx)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t f = 0; f < c; f++)
+            dx[i * lddx + f] = x[i * ldx + f] <= 0.0f ? 0.0f : dy[i * lddy + f];
+}
+
+void fv_softmax_tile_reference(int64_t n, int64_t c, float *s, int64_t lds, const int64_t *visible,
+                               float *top, float *sum, float *factor)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float *row = s + i * lds;
+        int64_t count = seen(visible, i, c);
+        float old = top[i];
+        top[i] = largest(count, row, old);
+        /* Scores of -inf alone must give 0, not the NaN of -inf - -inf. */
+        float base = top[i] == -INFINITY ? 0.0f : top[i];
+        double total = 0.0;
+        for (int64_t j = 0; j < c; j++) {
+            row[j] = j < count ? exp2_of(row[j] - base) : 0.0f;
+            total += (double)row[j];
+        }
+        factor[i] = old == -INFINITY ? 1.0f : exp2_of(old - top[i]);
+        sum[i] = (float)((double)sum[i] * (double)factor[i] + total);
+    }
+}
+
+void fv_softmax_end_reference(int64_t n, const float *top, const float *sum, float *weight, float *lse)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float total = sum[i];
+        if (lse != NULL)
+            lse[i] = total == 0.0f ? -INFINITY : (float)((double)top[i] + log2((double)total));
+        weight[i] = total == 0.0f ? 0.0f : 1.0f / total;
+    }
+}
+
+void fv_softmax_probs_reference(int64_t n, int64_t c, float *s, int64_t lds, const int64_t *visible,
+                                const float *lse)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float *row = s + i * lds;
+        int64_t count = lse[i] == -INFINITY ? 0 : seen(visible, i, c);
+        for (int64_t j = 0; j < c; j++)
+            row[j] = j < count ? exp2_of(row[j] - lse[i]) : 0.0f;
+    }
+}
+
+void fv_softmax_back_reference(int64_t n, int64_t c, const float *p, int64_t ldp, const float *dp,
+                               int64_t lddp, const float *delta, float *ds, int64_t ldds)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < c; j++)
+            ds[i * ldds + j] = p[i * ldp + j] * (dp[i * lddp + j] - delta[i]);
+}
