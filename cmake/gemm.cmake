@@ -1,4 +1,5 @@
-# Chooses the GEMM provider: FAVOR_GEMM_PROVIDER (onednn or cblas) and the target favor_gemm.
+# Chooses the GEMM provider: FAVOR_GEMM_PROVIDER (onednn or cblas), the target favor_gemm, and
+# FAVOR_GEMM_LIBRARIES, what a program that links the installed static library must link too.
 add_library(favor_gemm INTERFACE)
 find_library(FAVOR_DNNL_LIBRARY dnnl)
 if(FAVOR_GEMM STREQUAL "auto")
@@ -14,9 +15,11 @@ if(FAVOR_GEMM_PROVIDER STREQUAL "onednn")
   if(NOT FAVOR_DNNL_LIBRARY)
     message(FATAL_ERROR "oneDNN was not found: install libdnnl-dev, or configure with -DFAVOR_GEMM=cblas")
   endif()
+  set(FAVOR_GEMM_LIBRARIES dnnl)
   target_link_libraries(favor_gemm INTERFACE ${FAVOR_DNNL_LIBRARY})
 else()
   find_package(BLAS REQUIRED)
+  set(FAVOR_GEMM_LIBRARIES ${BLAS_LIBRARIES})
   target_link_libraries(favor_gemm INTERFACE ${BLAS_LIBRARIES})
 endif()
 message(STATUS "GEMM provider: ${FAVOR_GEMM_PROVIDER}")
