@@ -13,6 +13,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+const char *fv_show(const char *name, char shown[FV_SHOWN])
+{
+    size_t i = 0;
+    for (; name[i] != '\0' && i < FV_SHOWN - 1; i++)
+        shown[i] = (unsigned char)name[i] < ' ' || name[i] == 127 ? '?' : name[i];
+    shown[i] = '\0';
+    return shown;
+}
+
 /* ---- reading --------------------------------------------------------------------------------------- */
 
 /* read() until `count` bytes or the end; -1 on failure. */

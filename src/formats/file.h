@@ -19,4 +19,8 @@ typedef struct fv_piece {
 /* fv_file_write of several pieces, end to end. */
 fv_status fv_file_write_pieces(fv_context *ctx, const char *path, const fv_piece *pieces, int64_t count);
 
+/* A name out of a file as a message may show it: cut, control characters replaced. Returns `shown`. */
+#define FV_SHOWN 81
+const char *fv_show(const char *name, char shown[FV_SHOWN]);
+
 #endif
