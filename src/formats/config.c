@@ -89,12 +89,16 @@ static fv_status unknown_key(fv_context *ctx, const char *where, const char *key
 static bool is_choice(const char *choices, const char *text)
 {
     size_t length = strlen(text);
-    for (const char *at = choices; at != NULL; at = strchr(at, '|')) {
-        at += *at == '|';
-        if (strncmp(at, text, length) == 0 && (at[length] == '|' || at[length] == '\0'))
+    if (choices == NULL)
+        return true;
+    for (const char *at = choices;; at++) {
+        size_t word = strcspn(at, "|");
+        if (word == length && memcmp(at, text, length) == 0)
             return true;
+        at += word;
+        if (*at == '\0')
+            return false;
     }
-    return choices == NULL;
 }
 
 /* True if the JSON value has the row's type and lies within its range; it is then in *out. */
