@@ -40,4 +40,6 @@ struct fv_mechanism {
                       size_t state_bytes, void *scratch);
 };
 
+const fv_mechanism *fv_mechanism_find(const char *name); /* NULL: unknown */
+
 #endif

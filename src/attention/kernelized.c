@@ -1,0 +1,374 @@
+/* kernelized.c: memory, exponents and the pieces that forward, backward, step and weights share. The
+ * mathematics stands in kernelized.h. */
+#include "attention/kernelized.h"
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+const int64_t *fv_layout_keys(const fv_layout *layout)
+{
+    return layout->offsets_k != NULL ? layout->offsets_k : layout->offsets_q;
+}
+
+fv_status fv_kz_check(fv_attention *op)
+{
+    fv_attention_options *o = &op->options;
+    const fv_feature_map *map = op->mechanism->map;
+    if (o->projection == FV_PROJECTION_DEFAULT)
+        o->projection = map->generalized ? FV_PROJECTION_NONE : FV_PROJECTION_ORTHOGONAL;
+    if (o->projection == FV_PROJECTION_NONE && !map->generalized)
+        return fv_fail(op->ctx, FV_ERR_USAGE,
+                       "attention %s: projection none is for the generalized maps; choose iid or "
+                       "orthogonal",
+                       o->kind);
+    if (o->epsilon >= 0 && !map->generalized)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: epsilon is for the generalized maps only",
+                       o->kind);
+    if (o->epsilon < 0)
+        o->epsilon = 1e-3;
+    if (o->denominator == FV_DENOMINATOR_DEFAULT) {
+        o->denominator = map->can_be_negative ? FV_DENOMINATOR_SIGN : FV_DENOMINATOR_NONE;
+        o->denominator_value = map->can_be_negative ? 1e-3 : 0;
+    }
+    if (o->features == 0) {
+        double needed = ceil((double)o->dim * log((double)o->dim));
+        o->features = FV_MAX(16, ((int64_t)needed + 15) / 16 * 16);
+    }
+    op->m = o->projection == FV_PROJECTION_NONE ? o->dim : o->features;
+    op->r = map->feature_count(op->m);
+    return FV_OK;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------- */
+
+int64_t fv_kz_state_floats(const fv_kz_call *call)
+{
+    return call->r * (call->dv + 2);
+}
+
+int64_t fv_kz_slot_count(const fv_kz_call *call, int64_t n)
+{
+    if (!call->op->options.causal)
+        return n >= FV_KZ_KEEP;
+    return n > 0 ? (n - 1) / (call->C * FV_KZ_SEGMENT) : 0;
+}
+
+static fv_kz_state push_state(const fv_kz_call *call, fv_arena *arena)
+{
+    fv_kz_state state = {.S = FV_PUSH(arena, float, call->r * call->dv)};
+    state.z = FV_PUSH(arena, float, call->r);
+    state.e = FV_PUSH(arena, float, call->r);
+    return state;
+}
+
+static fv_kz_work carve_work(const fv_kz_call *call, fv_arena *arena, bool backward)
+{
+    int64_t C = call->C, r = call->r, dv = call->dv;
+    fv_kz_work w = {0};
+    w.q = FV_PUSH(arena, float, C *r);
+    w.k = FV_PUSH(arena, float, C *r);
+    w.a = FV_PUSH(arena, float, C *C);
+    w.v = FV_PUSH(arena, float, C *dv);
+    float **rows[] = {&w.bias, &w.top, &w.den, &w.inv, &w.pass, &w.rho, &w.sums};
+    for (int i = 0; i < FV_COUNT(rows); i++)
+        *rows[i] = FV_PUSH(arena, float, C);
+    w.ones = FV_PUSH(arena, float, FV_MAX(C, r));
+    w.visible = FV_PUSH(arena, int64_t, C);
+    w.factor = FV_PUSH(arena, float, r);
+    w.state = push_state(call, arena);
+    if (backward) {
+        w.t = FV_PUSH(arena, float, C *r);
+        w.tmp = FV_PUSH(arena, float, C *r + C + r);
+        w.p = FV_PUSH(arena, float, C *C);
+        w.g = FV_PUSH(arena, float, C *dv);
+        w.grad = push_state(call, arena);
+        if (call->op->options.causal)
+            w.ring = FV_PUSH(arena, float, FV_KZ_SEGMENT *(fv_kz_state_floats(call) + C * r));
+    }
+    return w;
+}
+
+void fv_kz_carve(fv_kz_call *call, fv_arena *arena, bool backward)
+{
+    const fv_attention *op = call->op;
+    bool projected = op->options.projection != FV_PROJECTION_NONE;
+    call->steps = FV_PUSH(arena, int64_t, call->layout->sequences + 1);
+    call->wt = FV_PUSH(arena, float, projected ? call->H * op->m * call->d : 0);
+    if (!projected)
+        call->wt = NULL;
+    call->slots = FV_PUSH(arena, int64_t, call->layout->sequences + 1);
+    fv_arena one = fv_arena_measure();
+    (void)carve_work(call, &one, backward);
+    call->work_bytes = one.used;
+    call->work = fv_arena_push(arena, op->ctx->threads, one.used);
+}
+
+fv_kz_work fv_kz_worker(const fv_kz_call *call, int worker, bool backward)
+{
+    fv_arena arena = fv_arena_over(call->work + (size_t)worker * call->work_bytes, call->work_bytes);
+    fv_kz_work w = carve_work(call, &arena, backward);
+    call->kr->fill(FV_MAX(call->C, call->r), 1.0f, w.ones);
+    for (int64_t i = 0; i < call->C; i++)
+        w.visible[i] = i + 1;
+    return w;
+}
+
+static fv_kz_call describe(const fv_attention *op, const fv_layout *layout)
+{
+    const fv_attention_options *o = &op->options;
+    fv_kz_call call = {.op = op, .kr = op->ctx->kernels, .layout = layout};
+    call.H = o->heads, call.G = o->kv_heads, call.d = o->dim, call.dv = o->value_dim, call.r = op->r;
+    int64_t chunk = o->chunk > 0 ? o->chunk : o->causal ? FV_KZ_CHUNK : FV_KZ_TILE;
+    call.C = FV_MIN(chunk, FV_KZ_CHUNK_MAX);
+    return call;
+}
+
+void fv_kz_measure(const fv_attention *op, const fv_layout *layout, fv_memory *need)
+{
+    fv_kz_call call = describe(op, layout);
+    fv_arena arena = fv_arena_measure();
+    fv_kz_carve(&call, &arena, true);
+    need->scratch = arena.used;
+    const int64_t *offsets = fv_layout_keys(layout);
+    int64_t slots = 0;
+    for (int64_t s = 0; s < layout->sequences; s++)
+        slots += fv_kz_slot_count(&call, offsets[s + 1] - offsets[s]);
+    need->saved = fv_bytes(slots * call.H * fv_kz_state_floats(&call), sizeof(float));
+}
+
+static void prepare_head(void *arg, int64_t head, int worker)
+{
+    (void)worker;
+    const fv_kz_call *call = arg;
+    fv_map_params p = fv_kz_head_of(call, -1, head).map;
+    call->op->mechanism->map->prepare(&p, p.w, call->wt + head * p.m * p.d);
+}
+
+void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                 const fv_attention_grad *grad, void *saved, void *scratch)
+{
+    *call = describe(op, layout);
+    call->io = io;
+    call->grad = grad;
+    call->saved = saved;
+    call->ldq = io->q_stride > 0 ? io->q_stride : call->H * call->d;
+    call->ldk = io->k_stride > 0 ? io->k_stride : call->G * call->d;
+    call->ldv = io->v_stride > 0 ? io->v_stride : call->G * call->dv;
+    call->ldy = io->y_stride > 0 ? io->y_stride : call->H * call->dv;
+    fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
+    fv_kz_carve(call, &arena, grad != NULL);
+    const int64_t *offsets = fv_layout_keys(layout);
+    call->slots[0] = 0;
+    for (int64_t s = 0; s < layout->sequences; s++)
+        call->slots[s + 1] = call->slots[s] + fv_kz_slot_count(call, offsets[s + 1] - offsets[s]);
+    if (call->wt != NULL)
+        fv_parallel(op->ctx, call->H, prepare_head, call);
+}
+
+fv_kz_head fv_kz_head_of(const fv_kz_call *call, int64_t sequence, int64_t head)
+{
+    const fv_attention *op = call->op;
+    const fv_attention_io *io = call->io;
+    int64_t md = op->m * call->d, kv = head * call->G / call->H;
+    fv_kz_head h = {.head = head, .sequence = sequence};
+    h.map = (fv_map_params){.kernels = call->kr,
+                            .d = call->d,
+                            .m = op->m,
+                            .r = op->r,
+                            .scale = (float)op->options.scale,
+                            .epsilon = (float)op->options.epsilon,
+                            .projected = call->wt != NULL};
+    if (call->wt != NULL) {
+        h.map.w = io->projection + head * md;
+        h.map.wt = call->wt + head * md;
+    }
+    if (sequence < 0)
+        return h;
+    const int64_t *keys = fv_layout_keys(call->layout);
+    int64_t q0 = call->layout->offsets_q[sequence], k0 = keys[sequence];
+    h.nq = call->layout->offsets_q[sequence + 1] - q0;
+    h.nk = keys[sequence + 1] - k0;
+    h.q = io->q + q0 * call->ldq + head * call->d;
+    h.k = io->k + k0 * call->ldk + kv * call->d;
+    h.v = io->v != NULL ? io->v + k0 * call->ldv + kv * call->dv : NULL;
+    h.y = io->y != NULL ? io->y + q0 * call->ldy + head * call->dv : NULL;
+    const fv_attention_grad *grad = call->grad;
+    if (grad != NULL) {
+        h.dy = grad->dy + q0 * call->ldy + head * call->dv;
+        h.dq = grad->dq != NULL ? grad->dq + q0 * call->ldq + head * call->d : NULL;
+        h.dk = grad->dk != NULL ? grad->dk + k0 * call->ldk + kv * call->d : NULL;
+        h.dv = grad->dv != NULL ? grad->dv + k0 * call->ldv + kv * call->dv : NULL;
+    }
+    return h;
+}
+
+/* ---- state -------------------------------------------------------------------------------------------- */
+
+void fv_kz_state_clear(const fv_kz_call *call, fv_kz_state *state)
+{
+    call->kr->fill(call->r * call->dv, 0.0f, state->S);
+    call->kr->fill(call->r, 0.0f, state->z);
+    call->kr->fill(call->r, 0.0f, state->e);
+    state->tokens = 0;
+}
+
+void fv_kz_state_save(const fv_kz_call *call, const fv_kz_state *state, float *to)
+{
+    size_t s = (size_t)(call->r * call->dv), r = (size_t)call->r;
+    memcpy(to, state->S, s * sizeof *to);
+    memcpy(to + s, state->z, r * sizeof *to);
+    memcpy(to + s + r, state->e, r * sizeof *to);
+}
+
+void fv_kz_state_load(const fv_kz_call *call, fv_kz_state *state, const float *from, int64_t tokens)
+{
+    size_t s = (size_t)(call->r * call->dv), r = (size_t)call->r;
+    memcpy(state->S, from, s * sizeof *from);
+    memcpy(state->z, from + s, r * sizeof *from);
+    memcpy(state->e, from + s + r, r * sizeof *from);
+    state->tokens = tokens;
+}
+
+/* ---- keys --------------------------------------------------------------------------------------------- */
+
+/* Multiplies row f of S and z_f by w->factor[f], powers of two: exact. */
+static void rescale(const fv_kz_call *call, fv_kz_state *state, const float *factor)
+{
+    call->kr->scale_rows(call->r, call->dv, factor, state->S, call->dv, 0, state->S, call->dv);
+    call->kr->mul(call->r, state->z, factor, state->z);
+}
+
+/* Raises the state's exponents to those of the chunk's first key, whose log2-features are u + bias. Exponents
+ * stay within +-2^20, where floats hold integers exactly with room to add; a NaN or infinite key changes
+ * none. */
+static void raise_exponents(const fv_kz_call *call, fv_kz_work *w, const float *u, float bias)
+{
+    fv_kz_state *state = &w->state;
+    bool changed = false;
+    for (int64_t f = 0; f < call->r; f++) {
+        float first = ceilf(u[f] + bias), old = state->e[f];
+        bool usable = first >= -0x1p20f && first <= 0x1p20f;
+        float raised = !usable ? old : state->tokens == 0 ? first : FV_MAX(old, first);
+        w->factor[f] = exp2f(old - raised);
+        state->e[f] = raised;
+        changed |= raised != old;
+    }
+    if (changed && state->tokens > 0)
+        rescale(call, state, w->factor);
+}
+
+/* The first key whose features passed the limit ends the chunk: features of it and all after it become 0.
+ * Which keys stay, and their bits, depends on no key after them. */
+static int64_t cut_chunk(const fv_kz_call *call, fv_kz_work *w, int64_t n)
+{
+    int64_t keep = 1;
+    while (keep < n && !(call->kr->max_abs(call->r, w->k + keep * call->r) > (float)ldexp(1, FV_KZ_LIMIT)))
+        keep++;
+    call->kr->fill((n - keep) * call->r, 0.0f, w->k + keep * call->r);
+    return keep;
+}
+
+int64_t fv_kz_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    const fv_feature_map *map = call->op->mechanism->map;
+    map->logits(&h->map, n, h->k + begin * call->ldk, call->ldk, w->k, w->bias);
+    if (!map->exponential)
+        return n;
+    raise_exponents(call, w, w->k, w->bias[0]);
+    float largest = call->kr->exp2_rows(n, call->r, w->k, call->r, w->bias, w->state.e);
+    return largest <= (float)FV_KZ_LIMIT ? n : cut_chunk(call, w, n);
+}
+
+void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    const fv_kernels *kr = call->kr;
+    fv_kz_state *state = &w->state;
+    kr->gemm('T', 'N', call->r, call->dv, n, 1.0f, w->k, call->r, h->v + begin * call->ldv, call->ldv, 1.0f,
+             state->S, call->dv);
+    kr->add_col_sums(n, call->r, NULL, w->k, call->r, state->z);
+    state->tokens += n;
+    if (!call->op->mechanism->map->exponential)
+        return;
+    bool grown = false;
+    for (int64_t f = 0; f < call->r; f++) {
+        int exponent = 0;
+        if (state->z[f] > 0x1p20f && state->z[f] <= FLT_MAX)
+            (void)frexpf(state->z[f], &exponent);
+        w->factor[f] = ldexpf(1.0f, -exponent);
+        state->e[f] += (float)exponent;
+        grown |= exponent != 0;
+    }
+    if (grown)
+        rescale(call, state, w->factor);
+}
+
+/* ---- queries ------------------------------------------------------------------------------------------ */
+
+void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    const fv_feature_map *map = call->op->mechanism->map;
+    map->logits(&h->map, n, h->q + begin * call->ldq, call->ldq, w->q, w->bias);
+    if (map->exponential)
+        call->kr->exp2_rows_top(n, call->r, w->q, call->r, w->state.e, w->top);
+}
+
+void fv_kz_scores(const fv_kz_call *call, fv_kz_work *w, int64_t n)
+{
+    const fv_kernels *kr = call->kr;
+    int64_t r = call->r, C = call->C;
+    for (int64_t a = 0; a < n; a += FV_KZ_STRIP) {
+        int64_t b = FV_MIN(a + FV_KZ_STRIP, n);
+        kr->gemm('N', 'T', b - a, b, r, 1.0f, w->q + a * r, r, w->k, r, 0.0f, w->a + a * C, C);
+        kr->mask_rows(b - a, b, w->visible + a, w->a + a * C, C);
+        kr->row_dots(b - a, b, 1.0f, w->a + a * C, C, w->ones, 0, 1.0f, w->den + a);
+    }
+}
+
+/* The guard of one normaliser D, x being the guard's constant on D's scale: sets *inv = 1/D' and *pass =
+ * dD'/dD. */
+static void guard(fv_denominator kind, float D, float x, float *inv, float *pass)
+{
+    float kept = D;
+    *pass = 1.0f;
+    if (kind == FV_DENOMINATOR_ADD)
+        kept = D + x;
+    if ((kind == FV_DENOMINATOR_CLAMP && D <= x) || (kind == FV_DENOMINATOR_ABS && fabsf(D) <= x)) {
+        kept = x;
+        *pass = 0.0f;
+    } else if (kind == FV_DENOMINATOR_ABS && D < 0) {
+        kept = -D;
+        *pass = -1.0f;
+    } else if (kind == FV_DENOMINATOR_SIGN && fabsf(D) <= x) {
+        kept = D < 0 ? -x : x;
+        *pass = 0.0f;
+    }
+    *inv = kept == 0.0f ? 0.0f : 1.0f / kept;
+}
+
+void fv_kz_normalise(const fv_kz_call *call, fv_kz_work *w, int64_t n)
+{
+    const fv_attention_options *o = &call->op->options;
+    const fv_feature_map *map = call->op->mechanism->map;
+    for (int64_t i = 0; i < n; i++) {
+        /* The true normaliser is den times unit: the query's stripped scale and both factors 1/sqrt(m). */
+        float unit = 1.0f;
+        if (map->exponential && o->denominator != FV_DENOMINATOR_NONE)
+            unit = exp2f(w->top[i] + w->bias[i]) / (float)call->op->m;
+        if (o->denominator == FV_DENOMINATOR_OFF) {
+            w->inv[i] = unit;
+            w->pass[i] = 0.0f;
+        } else {
+            guard(o->denominator, w->den[i], (float)o->denominator_value / unit, &w->inv[i], &w->pass[i]);
+        }
+    }
+}
+
+double fv_kz_flop(const fv_attention *op, const fv_layout *layout)
+{
+    double nq = (double)layout->offsets_q[layout->sequences];
+    double nk = (double)fv_layout_keys(layout)[layout->sequences];
+    double features =
+        op->options.projection == FV_PROJECTION_NONE ? 0 : 2.0 * (double)(op->m * op->options.dim);
+    double state = 2.0 * (double)(op->r * op->options.value_dim);
+    return (double)op->options.heads * (nq + nk) * (features + state);
+}

@@ -1,0 +1,142 @@
+/* attention/kernelized.h: kernelized attention, written once for all feature maps; shared by kernelized*.c.
+ *
+ *     y_i = sum_j (phi(q_i).phi(k_j)) v_j / sum_j phi(q_i).phi(k_j)
+ *
+ * through the state S = sum_j phi(k_j) v_j^T [r][dv] and z = sum_j phi(k_j) [r] (Katharopoulos et al. 2020;
+ * Choromanski et al. 2021, section 2.2). Time O(L r (d + dv)), memory O(r dv) a head beyond the tensors.
+ *
+ * Exponents
+ * ---------
+ * Exponential features overflow, so they are kept as phi 2^e_f with one integer exponent per feature, and the
+ * state as S_f 2^e_f, z_f 2^e_f. Shifting by a power of two is exact: the exponents steer range, never
+ * rounding, so no output depends on them, or on a later token through them, in any bit. A chunk of keys is
+ * taken relative to E_f = max(e_f of the state, ceil(log2-feature f of the chunk's first key)), which every
+ * query of the chunk may see. A later key of the chunk above 2^LIMIT at any feature ends the chunk before it
+ * and begins the next one. Queries use 2^(l_f + E_f - top), top the row's maximum, so their largest entry is
+ * 1; since z_f is at least about 1/2 wherever a key was seen, the normaliser of a row with a visible key is
+ * at least about 1/2: it neither overflows nor vanishes, whatever the norms. Other maps keep exponent 0.
+ *
+ * Causal chunks (C tokens): with A = tril(q_hat psi^T), num = q_hat S + A V, den = q_hat z + A 1, then
+ * S += psi^T V. A is built in strips that skip what lies above the diagonal.
+ */
+#ifndef FV_KERNELIZED_H
+#define FV_KERNELIZED_H
+
+#include "attention/mechanism.h"
+
+enum {
+    FV_KZ_CHUNK = 64,       /* default tokens a causal chunk; measured best of 32, 64, 128 at d 64, r 256 */
+    FV_KZ_TILE = 128,       /* tokens a bidirectional tile */
+    FV_KZ_CHUNK_MAX = 1024, /* larger --chunk values are taken as this */
+    FV_KZ_STRIP = 32,       /* rows of A computed together */
+    FV_KZ_SEGMENT = 16,     /* chunks between saved states; also the ring of the backward pass */
+    FV_KZ_KEEP = 256,       /* bidirectional sequences shorter than this compute their state again */
+    FV_KZ_LIMIT = 64,       /* log2 by which a key may exceed the exponents of its chunk */
+};
+
+/* The state of one head while it is worked on. */
+typedef struct fv_kz_state {
+    float *S, *z, *e; /* [r][dv], [r], [r] */
+    int64_t tokens;
+} fv_kz_state;
+
+/* Memory of one worker, carved from scratch. C rows below means the call's chunk or tile. */
+typedef struct fv_kz_work {
+    float *q, *k;                         /* [C][r] features of queries and keys */
+    float *t, *tmp;                       /* [C][r], [C][r] + C + r */
+    float *a, *p;                         /* [C][C] */
+    float *g;                             /* [C][dv] */
+    float *v;                             /* [C][dv]: values with non-finite entries removed */
+    float *bias, *top;                    /* [C] */
+    float *den, *inv, *pass, *rho, *sums; /* [C] */
+    float *ones;                          /* [max(C, r)] of 1 */
+    int64_t *visible;                     /* [C]: 1, 2, ... */
+    float *factor;                        /* [r] */
+    fv_kz_state state; /* running state; state.e are the exponents E of the chunk in hand */
+    fv_kz_state grad;  /* its gradient (backward), relative to grad.e */
+    float *ring;       /* backward: FV_KZ_SEGMENT entries, see kernelized_backward.c */
+} fv_kz_work;
+
+/* In front of a stream's state; see kernelized_stream.c. */
+typedef struct fv_kz_state_header {
+    int64_t tokens;
+    int64_t reserved[7];
+} fv_kz_state_header;
+
+/* One call: constants, shared by all workers. */
+typedef struct fv_kz_call {
+    const fv_attention *op;
+    const fv_kernels *kr;
+    const fv_layout *layout;
+    const fv_attention_io *io;
+    const fv_attention_grad *grad;
+    int64_t H, G, d, dv, r, C;
+    int64_t ldq, ldk, ldv, ldy; /* floats from token to token */
+    float *wt;                  /* [H][m*d] prepared projections, NULL without */
+    int64_t *steps;             /* [sequences+1] 0, 1, 2 ...: the layout of a step; first in scratch */
+    int64_t *slots;             /* [sequences+1]: first saved state of each sequence */
+    float *saved;               /* states, fv_kz_state_floats each, [slot][H] */
+    char *work;                 /* [threads] blocks of work_bytes */
+    size_t work_bytes;
+} fv_kz_call;
+
+/* One head of one sequence: where its rows are. */
+typedef struct fv_kz_head {
+    fv_map_params map;
+    const float *q, *k, *v; /* first token, this head */
+    float *y;
+    const float *dy;
+    float *dq, *dk, *dv;
+    int64_t nq, nk;
+    int64_t head, sequence;
+} fv_kz_head;
+
+/* ---- kernelized.c: memory and pieces ---- */
+
+const int64_t *fv_layout_keys(const fv_layout *layout); /* offsets of the keys */
+/* Carves the shared and per-worker parts of scratch; with a measuring arena it only counts. */
+void fv_kz_carve(fv_kz_call *call, fv_arena *arena, bool backward);
+fv_kz_work fv_kz_worker(const fv_kz_call *call, int worker, bool backward);
+void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                 const fv_attention_grad *grad, void *saved, void *scratch);
+fv_kz_head fv_kz_head_of(const fv_kz_call *call, int64_t sequence, int64_t head);
+int64_t fv_kz_state_floats(const fv_kz_call *call);
+void fv_kz_state_save(const fv_kz_call *call, const fv_kz_state *state, float *to);
+void fv_kz_state_load(const fv_kz_call *call, fv_kz_state *state, const float *from, int64_t tokens);
+void fv_kz_state_clear(const fv_kz_call *call, fv_kz_state *state);
+/* Saved states of a sequence of n keys. */
+int64_t fv_kz_slot_count(const fv_kz_call *call, int64_t n);
+
+/* Raises the state's exponents to the chunk's and leaves features of keys [begin, begin+n) in w->k. Returns
+ * how many of the n keys belong to this chunk (>= 1); features of the others are 0. */
+int64_t fv_kz_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
+/* Features of queries [begin, begin+n) into w->q against the state's exponents; w->top and w->bias hold their
+ * scale. */
+void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
+/* S += k^T v, z += sum k over the first n keys in w->k; then z_f is brought back to [1, 2) where it grew
+ * large. */
+void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
+/* w->inv = 1 / guarded normaliser, from w->den; w->pass = derivative of the guarded one by the plain one. */
+void fv_kz_normalise(const fv_kz_call *call, fv_kz_work *w, int64_t n);
+/* w->a = lower triangle of q k^T (0 above), row sums added to w->den. */
+void fv_kz_scores(const fv_kz_call *call, fv_kz_work *w, int64_t n);
+
+/* ---- the row's functions ---- */
+fv_status fv_kz_check(fv_attention *op);
+void fv_kz_measure(const fv_attention *op, const fv_layout *layout, fv_memory *need);
+fv_status fv_kz_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                        void *saved, void *scratch);
+fv_status fv_kz_backward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                         const fv_attention_grad *grad, const void *saved, void *scratch);
+fv_status fv_kz_weights(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                        const int64_t *rows, int64_t n, int64_t head, float *weights, int64_t row_stride,
+                        void *scratch);
+double fv_kz_flop(const fv_attention *op, const fv_layout *layout);
+size_t fv_kz_state_bytes(const fv_attention *op, int64_t capacity);
+void fv_kz_state_init(const fv_attention *op, int64_t capacity, void *state);
+void fv_kz_state_view(const fv_attention *op, void *state, fv_state_view *view);
+fv_status fv_kz_state_merge(const fv_attention *op, void *dst, const void *a, const void *b);
+fv_status fv_kz_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
+                     size_t state_bytes, void *scratch);
+
+#endif

@@ -1,0 +1,317 @@
+/* kernelized_backward.c: gradients of kernelized attention.
+ *
+ * With g_i = dy_i / D_i and rho_i = -(dD'_i/dD_i) (dy_i . y_i) / D_i (zero where the guard holds the
+ * normaliser fixed), in a causal chunk with entering state (S, z), gradients (G, c) of the state that leaves
+ * it, and A = tril(q psi^T),   P = tril(g V^T + rho 1^T): dq   = g S^T + rho z^T + P psi dpsi = P^T q + V G^T
+ * + 1 c^T dV   = A^T g + psi G G   += q^T g,   c += q^T rho taken last chunk first. y itself is not needed:
+ * D_i (g_i . y_i) = q_i . (g_i S^T) + sum_j A_ij (g_i . v_j). Bidirectional: the same without A and P,
+ * queries first, keys after.
+ *
+ * States are not undone by subtraction, which drifts: forward saves the state every FV_KZ_SEGMENT chunks, and
+ * each segment is walked forward once more into a ring of entering states. Cut chunks (kernelized.h) may make
+ * a segment longer than the ring; then its tail is done first and the walk repeated up to there.
+ */
+#include "attention/kernelized.h"
+
+/* One chunk as the ring remembers it. */
+typedef struct entry {
+    fv_kz_state state; /* entering, at the chunk's exponents */
+    float *k;          /* features of its keys */
+    int64_t begin, n;
+} entry;
+
+static entry ring_entry(const fv_kz_call *call, const fv_kz_work *w, int64_t index)
+{
+    int64_t floats = fv_kz_state_floats(call) + call->C * call->r;
+    float *base = w->ring + index % FV_KZ_SEGMENT * floats;
+    entry e = {.state = {.S = base}};
+    e.state.z = e.state.S + call->r * call->dv;
+    e.state.e = e.state.z + call->r;
+    e.k = e.state.e + call->r;
+    return e;
+}
+
+/* w->g = dy / D, from w->inv. */
+static void scaled_dy(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    call->kr->scale_rows(n, call->dv, w->inv, h->dy + begin * call->ldy, call->ldy, 0, w->g, call->dv);
+}
+
+/* w->rho from w->sums = D (g . y), both factors' guards applied. */
+static void make_rho(fv_kz_work *w, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        w->rho[i] = w->pass[i] == 0.0f ? 0.0f : -w->pass[i] * w->inv[i] * w->sums[i];
+}
+
+/* Turns w->t = dL/dphi of the features x [n][r] into what the map wants. */
+static void through_features(const fv_kz_call *call, fv_kz_work *w, const float *x, int64_t n)
+{
+    if (call->op->mechanism->map->exponential)
+        call->kr->mul(n * call->r, w->t, x, w->t);
+}
+
+static void query_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
+                           int64_t n)
+{
+    if (h->dq == NULL)
+        return;
+    through_features(call, w, w->q, n);
+    call->op->mechanism->map->backward(&h->map, n, h->q + begin * call->ldq, call->ldq, w->t,
+                                       !call->grad->in_place, h->dq + begin * call->ldq, call->ldq, w->tmp);
+}
+
+static void key_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    if (h->dk == NULL)
+        return;
+    through_features(call, w, w->k, n);
+    call->op->mechanism->map->backward(&h->map, n, h->k + begin * call->ldk, call->ldk, w->t,
+                                       !call->grad->in_place, h->dk + begin * call->ldk, call->ldk, w->tmp);
+}
+
+/* G += q^T g, c += q^T rho */
+static void state_gradient(const fv_kz_call *call, fv_kz_work *w, int64_t n)
+{
+    const fv_kernels *kr = call->kr;
+    kr->gemm('T', 'N', call->r, call->dv, n, 1.0f, w->q, call->r, w->g, call->dv, 1.0f, w->grad.S, call->dv);
+    kr->add_col_sums(n, call->r, w->rho, w->q, call->r, w->grad.z);
+}
+
+/* w->t = V G^T + 1 c^T */
+static void key_term_of_state(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
+                              int64_t n)
+{
+    const fv_kernels *kr = call->kr;
+    kr->gemm('N', 'T', n, call->r, call->dv, 1.0f, h->v + begin * call->ldv, call->ldv, w->grad.S, call->dv,
+             0.0f, w->t, call->r);
+    kr->bias_rows(n, call->r, w->t, w->grad.z, w->t);
+}
+
+/* dV of n keys: psi G, then A^T g where there is a diagonal. */
+static void value_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
+                           int64_t n, bool diagonal)
+{
+    if (h->dv == NULL)
+        return;
+    const fv_kernels *kr = call->kr;
+    int64_t dv = call->dv, C = call->C, ldv = call->ldv;
+    float *out = h->dv + begin * ldv;
+    kr->gemm('N', 'N', n, dv, call->r, 1.0f, w->k, call->r, w->grad.S, dv, call->grad->in_place ? 0.0f : 1.0f,
+             out, ldv);
+    for (int64_t a = 0; diagonal && a < n; a += FV_KZ_STRIP) {
+        int64_t b = FV_MIN(a + FV_KZ_STRIP, n);
+        kr->gemm('T', 'N', b - a, dv, n - a, 1.0f, w->a + a * C + a, C, w->g + a * dv, dv, 1.0f,
+                 out + a * ldv, ldv);
+    }
+}
+
+/* Makes G and c relative to the exponents `e`. */
+static void move_gradient(const fv_kz_call *call, fv_kz_work *w, const float *e)
+{
+    const fv_kernels *kr = call->kr;
+    if (!call->op->mechanism->map->exponential)
+        return;
+    for (int64_t f = 0; f < call->r; f++)
+        w->factor[f] = __builtin_exp2f(e[f] - w->grad.e[f]);
+    kr->scale_rows(call->r, call->dv, w->factor, w->grad.S, call->dv, 0, w->grad.S, call->dv);
+    kr->mul(call->r, w->grad.z, w->factor, w->grad.z);
+    kr->copy_rows(1, call->r, e, call->r, w->grad.e, call->r);
+}
+
+/* P = tril(g V^T), and w->sums += rows of A . P */
+static void diagonal_products(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
+                              int64_t n)
+{
+    const fv_kernels *kr = call->kr;
+    int64_t C = call->C, dv = call->dv;
+    for (int64_t a = 0; a < n; a += FV_KZ_STRIP) {
+        int64_t b = FV_MIN(a + FV_KZ_STRIP, n);
+        float *p = w->p + a * C;
+        kr->gemm('N', 'T', b - a, b, dv, 1.0f, w->g + a * dv, dv, h->v + begin * call->ldv, call->ldv, 0.0f,
+                 p, C);
+        kr->row_dots(b - a, b, 1.0f, w->a + a * C, C, p, C, 1.0f, w->sums + a);
+    }
+}
+
+/* P += rho 1^T below the diagonal, then w->t += P psi. */
+static void add_query_diagonal(const fv_kz_call *call, fv_kz_work *w, int64_t n)
+{
+    const fv_kernels *kr = call->kr;
+    int64_t C = call->C, r = call->r;
+    for (int64_t a = 0; a < n; a += FV_KZ_STRIP) {
+        int64_t b = FV_MIN(a + FV_KZ_STRIP, n);
+        float *p = w->p + a * C;
+        kr->add_outer(b - a, b, w->rho + a, w->ones, p, C);
+        kr->mask_rows(b - a, b, w->visible + a, p, C);
+        kr->gemm('N', 'N', b - a, r, b, 1.0f, p, C, w->k, r, 1.0f, w->t + a * r, r);
+    }
+}
+
+/* w->t += P^T q */
+static void add_key_diagonal(const fv_kz_call *call, fv_kz_work *w, int64_t n)
+{
+    int64_t C = call->C, r = call->r;
+    for (int64_t a = 0; a < n; a += FV_KZ_STRIP) {
+        int64_t b = FV_MIN(a + FV_KZ_STRIP, n);
+        call->kr->gemm('T', 'N', b - a, r, n - a, 1.0f, w->p + a * C + a, C, w->q + a * r, r, 1.0f,
+                       w->t + a * r, r);
+    }
+}
+
+/* w->t = g S^T, w->sums = rows of q . t: shared by both directions. */
+static void query_term_of_state(const fv_kz_call *call, fv_kz_work *w, int64_t n)
+{
+    const fv_kernels *kr = call->kr;
+    kr->gemm('N', 'T', n, call->r, call->dv, 1.0f, w->g, call->dv, w->state.S, call->dv, 0.0f, w->t, call->r);
+    kr->row_dots(n, call->r, 1.0f, w->q, call->r, w->t, call->r, 0.0f, w->sums);
+}
+
+static void causal_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const entry *chunk)
+{
+    const fv_kernels *kr = call->kr;
+    int64_t r = call->r, n = chunk->n, begin = chunk->begin;
+    fv_kz_state running = w->state;
+    float *keys = w->k;
+    w->state = chunk->state;
+    w->k = chunk->k;
+    move_gradient(call, w, chunk->state.e);
+    fv_kz_queries(call, h, w, begin, n);
+    kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
+    fv_kz_scores(call, w, n);
+    fv_kz_normalise(call, w, n);
+    scaled_dy(call, h, w, begin, n);
+    query_term_of_state(call, w, n);
+    diagonal_products(call, h, w, begin, n);
+    make_rho(w, n);
+    kr->add_outer(n, r, w->rho, w->state.z, w->t, r);
+    add_query_diagonal(call, w, n);
+    query_gradient(call, h, w, begin, n);
+    key_term_of_state(call, h, w, begin, n);
+    add_key_diagonal(call, w, n);
+    key_gradient(call, h, w, begin, n);
+    value_gradient(call, h, w, begin, n, true);
+    state_gradient(call, w, n);
+    w->state = running;
+    w->k = keys;
+}
+
+/* Walks keys [first, end) of a segment forward, remembering the last chunks in the ring; returns their
+ * number. */
+static int64_t walk_segment(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t first,
+                            int64_t end, int64_t segment_end, entry ring[FV_KZ_SEGMENT])
+{
+    int64_t count = 0;
+    float *keys = w->k;
+    for (int64_t t = first; t < end; count++) {
+        entry e = ring_entry(call, w, count);
+        w->k = e.k;
+        e.begin = t;
+        e.n = fv_kz_keys(call, h, w, t, FV_MIN(call->C, segment_end - t));
+        fv_kz_state_save(call, &w->state, e.state.S);
+        ring[count % FV_KZ_SEGMENT] = e;
+        t += e.n;
+        if (t < end)
+            fv_kz_absorb(call, h, w, e.begin, e.n);
+    }
+    w->k = keys;
+    return count;
+}
+
+static void causal_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+{
+    int64_t segment = call->C * FV_KZ_SEGMENT, floats = fv_kz_state_floats(call);
+    entry ring[FV_KZ_SEGMENT];
+    for (int64_t s = (h->nk + segment - 1) / segment - 1; s >= 0; s--) {
+        int64_t first = s * segment, segment_end = FV_MIN(first + segment, h->nk);
+        for (int64_t end = segment_end; end > first;) {
+            if (s == 0)
+                fv_kz_state_clear(call, &w->state);
+            else
+                fv_kz_state_load(
+                    call, &w->state,
+                    call->saved + ((call->slots[h->sequence] + s - 1) * call->H + h->head) * floats, first);
+            int64_t count = walk_segment(call, h, w, first, end, segment_end, ring);
+            for (int64_t i = count - 1; i >= 0 && i >= count - FV_KZ_SEGMENT; i--) {
+                causal_chunk(call, h, w, &ring[i % FV_KZ_SEGMENT]);
+                end = ring[i % FV_KZ_SEGMENT].begin;
+            }
+        }
+    }
+}
+
+/* The final state of a bidirectional sequence: kept by forward, or computed again when it is short. */
+static void final_state(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+{
+    if (fv_kz_slot_count(call, h->nk) > 0) {
+        int64_t slot = call->slots[h->sequence] * call->H + h->head;
+        fv_kz_state_load(call, &w->state, call->saved + slot * fv_kz_state_floats(call), h->nk);
+        return;
+    }
+    for (int64_t t = 0; t < h->nk;) {
+        int64_t taken = fv_kz_keys(call, h, w, t, FV_MIN(call->C, h->nk - t));
+        fv_kz_absorb(call, h, w, t, taken);
+        t += taken;
+    }
+}
+
+/* Features of keys against the final exponents, which no key exceeds by more than the state's own range. */
+static void final_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    const fv_feature_map *map = call->op->mechanism->map;
+    map->logits(&h->map, n, h->k + begin * call->ldk, call->ldk, w->k, w->bias);
+    if (map->exponential)
+        (void)call->kr->exp2_rows(n, call->r, w->k, call->r, w->bias, w->state.e);
+}
+
+static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+{
+    const fv_kernels *kr = call->kr;
+    final_state(call, h, w);
+    for (int64_t t = 0; t < h->nq; t += call->C) {
+        int64_t n = FV_MIN(call->C, h->nq - t);
+        fv_kz_queries(call, h, w, t, n);
+        kr->row_dots(n, call->r, 1.0f, w->q, call->r, w->state.z, 0, 0.0f, w->den);
+        fv_kz_normalise(call, w, n);
+        scaled_dy(call, h, w, t, n);
+        query_term_of_state(call, w, n);
+        make_rho(w, n);
+        kr->add_outer(n, call->r, w->rho, w->state.z, w->t, call->r);
+        query_gradient(call, h, w, t, n);
+        state_gradient(call, w, n);
+    }
+    for (int64_t t = 0; t < h->nk; t += call->C) {
+        int64_t n = FV_MIN(call->C, h->nk - t);
+        final_keys(call, h, w, t, n);
+        key_term_of_state(call, h, w, t, n);
+        key_gradient(call, h, w, t, n);
+        value_gradient(call, h, w, t, n, false);
+    }
+}
+
+/* One task is a key/value head of a sequence: its query heads add into the same dk and dv, in order. */
+static void backward_task(void *arg, int64_t index, int worker)
+{
+    const fv_kz_call *call = arg;
+    int64_t sequence = index / call->G, kv = index % call->G, group = call->H / call->G;
+    fv_kz_work w = fv_kz_worker(call, worker, true);
+    for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
+        fv_kz_head h = fv_kz_head_of(call, sequence, head);
+        fv_kz_state_clear(call, &w.state);
+        fv_kz_state_clear(call, &w.grad);
+        if (call->op->options.causal)
+            causal_head(call, &h, &w);
+        else
+            bidirectional_head(call, &h, &w);
+    }
+}
+
+fv_status fv_kz_backward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                         const fv_attention_grad *grad, const void *saved, void *scratch)
+{
+    fv_kz_call call;
+    /* The states are only read here; the call's pointer is shared with forward, which writes them. */
+    fv_kz_begin(&call, op, layout, io, grad, (void *)(uintptr_t)saved, scratch);
+    fv_parallel(op->ctx, layout->sequences * call.G, backward_task, &call);
+    return FV_OK;
+}

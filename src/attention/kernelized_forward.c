@@ -1,0 +1,134 @@
+/* kernelized_forward.c: outputs of kernelized attention, causal in chunks, bidirectional in two sweeps. */
+#include "attention/kernelized.h"
+#include <math.h>
+
+/* y rows [begin, begin+n) += A v over the chunk. A non-finite value row must not reach rows that do not see
+ * it, and 0 * inf is NaN: such entries are left out of the product and added to the rows that do see them. */
+static void add_diagonal(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    const fv_kernels *kr = call->kr;
+    int64_t C = call->C, dv = call->dv, ldv = call->ldv, ldy = call->ldy;
+    const float *v = h->v + begin * ldv;
+    float *y = h->y + begin * ldy;
+    bool finite = kr->all_finite(n, dv, v, ldv);
+    if (!finite) {
+        kr->copy_rows(n, dv, v, ldv, w->v, dv);
+        for (int64_t j = 0; j < n * dv; j++)
+            w->v[j] = isfinite(w->v[j]) ? w->v[j] : 0.0f;
+    }
+    for (int64_t a = 0; a < n; a += FV_KZ_STRIP) {
+        int64_t b = FV_MIN(a + FV_KZ_STRIP, n);
+        kr->gemm('N', 'N', b - a, dv, b, 1.0f, w->a + a * C, C, finite ? v : w->v, finite ? ldv : dv, 1.0f,
+                 y + a * ldy, ldy);
+    }
+    for (int64_t j = 0; !finite && j < n; j++)
+        for (int64_t c = 0; c < dv; c++)
+            for (int64_t i = j; !isfinite(v[j * ldv + c]) && i < n; i++)
+                y[i * ldy + c] += w->a[i * C + j] * v[j * ldv + c];
+}
+
+/* One chunk of n causal tokens at most; returns how many it took. */
+static int64_t causal_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
+                            int64_t n)
+{
+    const fv_kernels *kr = call->kr;
+    int64_t r = call->r, dv = call->dv;
+    float *y = h->y + begin * call->ldy;
+    int64_t taken = fv_kz_keys(call, h, w, begin, n);
+    /* All n rows go through the products, whatever was taken: equal shapes give equal bits. */
+    fv_kz_queries(call, h, w, begin, n);
+    kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
+    fv_kz_scores(call, w, n);
+    fv_kz_normalise(call, w, n);
+    kr->gemm('N', 'N', n, dv, r, 1.0f, w->q, r, w->state.S, dv, 0.0f, y, call->ldy);
+    add_diagonal(call, h, w, begin, n);
+    kr->scale_rows(taken, dv, w->inv, y, call->ldy, 0, y, call->ldy);
+    fv_kz_absorb(call, h, w, begin, taken);
+    return taken;
+}
+
+static void causal_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+{
+    int64_t segment = call->C * FV_KZ_SEGMENT, floats = fv_kz_state_floats(call);
+    for (int64_t t = 0; t < h->nk;) {
+        if (t > 0 && t % segment == 0 && call->saved != NULL) {
+            int64_t slot = call->slots[h->sequence] + t / segment - 1;
+            fv_kz_state_save(call, &w->state, call->saved + (slot * call->H + h->head) * floats);
+        }
+        int64_t left = FV_MIN(h->nk - t, segment - t % segment);
+        t += causal_chunk(call, h, w, t, FV_MIN(call->C, left));
+    }
+}
+
+static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+{
+    const fv_kernels *kr = call->kr;
+    int64_t r = call->r, dv = call->dv;
+    for (int64_t t = 0; t < h->nk;) {
+        int64_t taken = fv_kz_keys(call, h, w, t, FV_MIN(call->C, h->nk - t));
+        fv_kz_absorb(call, h, w, t, taken);
+        t += taken;
+    }
+    if (call->saved != NULL && fv_kz_slot_count(call, h->nk) > 0) {
+        int64_t slot = call->slots[h->sequence] * call->H + h->head;
+        fv_kz_state_save(call, &w->state, call->saved + slot * fv_kz_state_floats(call));
+    }
+    for (int64_t t = 0; t < h->nq; t += call->C) {
+        int64_t n = FV_MIN(call->C, h->nq - t);
+        float *y = h->y + t * call->ldy;
+        fv_kz_queries(call, h, w, t, n);
+        kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
+        fv_kz_normalise(call, w, n);
+        kr->gemm('N', 'N', n, dv, r, 1.0f, w->q, r, w->state.S, dv, 0.0f, y, call->ldy);
+        kr->scale_rows(n, dv, w->inv, y, call->ldy, 0, y, call->ldy);
+    }
+}
+
+/* Reads the running state of a stream into w, and back. */
+static void stream_state(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, bool store)
+{
+    if (call->io->state == NULL) {
+        fv_kz_state_clear(call, &w->state);
+        return;
+    }
+    fv_state_view view;
+    fv_kz_state_view(call->op, (char *)call->io->state + (size_t)h->sequence * fv_kz_state_bytes(call->op, 0),
+                     &view);
+    int64_t r = call->r, dv = call->dv;
+    fv_kz_state in_stream = {view.S + h->head * r * dv, view.z + h->head * r, view.exponent + h->head * r,
+                             view.tokens};
+    const fv_kz_state *from = store ? &w->state : &in_stream;
+    fv_kz_state *to = store ? &in_stream : &w->state;
+    call->kr->copy_rows(1, r * dv, from->S, r * dv, to->S, r * dv);
+    call->kr->copy_rows(1, r, from->z, r, to->z, r);
+    call->kr->copy_rows(1, r, from->e, r, to->e, r);
+    to->tokens = from->tokens;
+}
+
+static void forward_task(void *arg, int64_t index, int worker)
+{
+    const fv_kz_call *call = arg;
+    fv_kz_work w = fv_kz_worker(call, worker, false);
+    fv_kz_head h = fv_kz_head_of(call, index / call->H, index % call->H);
+    stream_state(call, &h, &w, false);
+    if (call->op->options.causal) {
+        causal_head(call, &h, &w);
+        if (call->io->state != NULL)
+            stream_state(call, &h, &w, true);
+    } else {
+        bidirectional_head(call, &h, &w);
+    }
+}
+
+fv_status fv_kz_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                        void *saved, void *scratch)
+{
+    fv_kz_call call;
+    fv_kz_begin(&call, op, layout, io, NULL, saved, scratch);
+    fv_parallel(op->ctx, layout->sequences * call.H, forward_task, &call);
+    for (int64_t s = 0; io->state != NULL && s < layout->sequences; s++) {
+        fv_kz_state_header *header = (void *)((char *)io->state + (size_t)s * fv_kz_state_bytes(op, 0));
+        header->tokens += layout->offsets_q[s + 1] - layout->offsets_q[s];
+    }
+    return FV_OK;
+}

@@ -1,0 +1,96 @@
+/* kernelized_stream.c: the state of a stream as a value: empty, stepped by one token, merged, viewed. */
+#include "attention/kernelized.h"
+#include <math.h>
+#include <string.h>
+
+/* Layout: header | S [H][r][dv] | z [H][r] | exponent [H][r]. */
+size_t fv_kz_state_bytes(const fv_attention *op, int64_t capacity)
+{
+    (void)capacity;
+    int64_t rows = op->options.heads * op->r;
+    return sizeof(fv_kz_state_header) + fv_bytes(rows * (op->options.value_dim + 2), sizeof(float));
+}
+
+void fv_kz_state_view(const fv_attention *op, void *state, fv_state_view *view)
+{
+    fv_kz_state_header *header = state;
+    int64_t rows = op->options.heads * op->r;
+    float *S = (float *)(header + 1);
+    *view = (fv_state_view){.tokens = header->tokens, .features = op->r, .S = S};
+    view->z = S + rows * op->options.value_dim;
+    view->exponent = view->z + rows;
+}
+
+void fv_kz_state_init(const fv_attention *op, int64_t capacity, void *state)
+{
+    memset(state, 0, fv_kz_state_bytes(op, capacity));
+}
+
+/* dst = a + b row by row, at the larger exponent; the smaller one's row is scaled down by a power of two. */
+fv_status fv_kz_state_merge(const fv_attention *op, void *dst, const void *a, const void *b)
+{
+    const fv_kz_state_header *ha = a, *hb = b;
+    size_t bytes = fv_kz_state_bytes(op, 0);
+    if (ha->tokens == 0 || hb->tokens == 0) {
+        memmove(dst, ha->tokens == 0 ? b : a, bytes);
+        return FV_OK;
+    }
+    fv_state_view va, vb, vd;
+    fv_kz_state_view(op, (void *)(uintptr_t)a, &va);
+    fv_kz_state_view(op, (void *)(uintptr_t)b, &vb);
+    fv_kz_state_view(op, dst, &vd);
+    int64_t rows = op->options.heads * op->r, dv = op->options.value_dim, tokens = ha->tokens + hb->tokens;
+    for (int64_t f = 0; f < rows; f++) {
+        float top = FV_MAX(va.exponent[f], vb.exponent[f]);
+        float fa = exp2f(va.exponent[f] - top), fb = exp2f(vb.exponent[f] - top);
+        for (int64_t c = 0; c < dv; c++)
+            vd.S[f * dv + c] = fa * va.S[f * dv + c] + fb * vb.S[f * dv + c];
+        vd.z[f] = fa * va.z[f] + fb * vb.z[f];
+        vd.exponent[f] = top;
+    }
+    ((fv_kz_state_header *)dst)->tokens = tokens;
+    return FV_OK;
+}
+
+typedef struct step_call {
+    fv_kz_call call;
+    char *states;
+    size_t state_bytes;
+} step_call;
+
+/* One token of one head: absorb the key first, then read: the token sees itself. The state is worked on in
+ * place. */
+static void step_task(void *arg, int64_t index, int worker)
+{
+    const step_call *step = arg;
+    const fv_kz_call *call = &step->call;
+    const fv_kernels *kr = call->kr;
+    int64_t stream = index / call->H, head = index % call->H, r = call->r, dv = call->dv;
+    fv_kz_work w = fv_kz_worker(call, worker, false);
+    fv_kz_head h = fv_kz_head_of(call, stream, head);
+    fv_state_view view;
+    fv_kz_state_view(call->op, step->states + (size_t)stream * step->state_bytes, &view);
+    w.state = (fv_kz_state){view.S + head * r * dv, view.z + head * r, view.exponent + head * r, view.tokens};
+    (void)fv_kz_keys(call, &h, &w, 0, 1);
+    fv_kz_absorb(call, &h, &w, 0, 1);
+    fv_kz_queries(call, &h, &w, 0, 1);
+    kr->row_dots(1, r, 1.0f, w.q, r, w.state.z, 0, 0.0f, w.den);
+    fv_kz_normalise(call, &w, 1);
+    kr->gemv('T', r, dv, w.inv[0], w.state.S, dv, w.q, 0.0f, h.y);
+}
+
+fv_status fv_kz_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
+                     size_t state_bytes, void *scratch)
+{
+    step_call step = {.states = states, .state_bytes = state_bytes};
+    /* Streams are sequences of one token; their offsets are the first array of scratch (fv_kz_carve). */
+    int64_t *offsets = scratch;
+    for (int64_t s = 0; s <= streams; s++)
+        offsets[s] = s;
+    fv_layout layout = {streams, offsets, NULL};
+    fv_kz_begin(&step.call, op, &layout, io, NULL, NULL, scratch);
+    fv_parallel(op->ctx, streams * step.call.H, step_task, &step);
+    for (int64_t s = 0; s < streams; s++)
+        ((fv_kz_state_header *)(void *)((char *)states + (size_t)s * state_bytes))->tokens++;
+    return FV_OK;
+}

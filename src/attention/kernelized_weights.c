@@ -1,0 +1,131 @@
+/* kernelized_weights.c: rows of the implied attention matrix, a_ij = phi(q_i).phi(k_j) / D_i, without the
+ * matrix.
+ *
+ * Rows of one sequence that are near each other share one sweep over the keys, taken against the exponents of
+ * the first row's keys. Cost O(L r d) a group of rows.
+ */
+#include "attention/kernelized.h"
+#include <math.h>
+
+enum { GROUP = 32 };
+
+typedef struct weights_call {
+    fv_kz_call call;
+    const int64_t *rows;
+    int64_t n, head, stride;
+    float *weights;
+} weights_call;
+
+/* Keys that query i (counted in its sequence) sees. */
+static int64_t visible_keys(const fv_kz_call *call, const fv_kz_head *h, int64_t i)
+{
+    return call->op->options.causal ? i + 1 : h->nk;
+}
+
+/* state.e = ceil of the largest log2-feature over the first `n` keys. */
+static void exponents_of(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t n)
+{
+    const fv_feature_map *map = call->op->mechanism->map;
+    call->kr->fill(call->r, map->exponential ? -INFINITY : 0.0f, w->state.e);
+    for (int64_t t = 0; map->exponential && t < n; t += call->C) {
+        int64_t tile = FV_MIN(call->C, n - t);
+        map->logits(&h->map, tile, h->k + t * call->ldk, call->ldk, w->k, w->sums);
+        call->kr->add_col_max(tile, call->r, w->sums, w->k, call->r, w->state.e);
+    }
+    for (int64_t f = 0; f < call->r; f++)
+        w->state.e[f] = isfinite(w->state.e[f]) ? ceilf(w->state.e[f]) : 0.0f;
+}
+
+/* Unnormalised weights of the group's rows (numbers in their sequence) over the first `keys` keys into out
+ * [n][stride]. False when a key that not all rows see is out of the exponents' range: the group is to be
+ * split. */
+static bool sweep(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const int64_t *rows, int64_t n,
+                  float *out, int64_t stride)
+{
+    const fv_kernels *kr = call->kr;
+    const fv_feature_map *map = call->op->mechanism->map;
+    int64_t r = call->r, shared = visible_keys(call, h, rows[0]), keys = visible_keys(call, h, rows[n - 1]);
+    exponents_of(call, h, w, shared);
+    for (int64_t i = 0; i < n; i++)
+        map->logits(&h->map, 1, h->q + rows[i] * call->ldq, call->ldq, w->q + i * r, w->bias + i);
+    if (map->exponential)
+        kr->exp2_rows_top(n, r, w->q, r, w->state.e, w->top);
+    for (int64_t t = 0; t < keys; t += call->C) {
+        int64_t tile = FV_MIN(call->C, keys - t);
+        map->logits(&h->map, tile, h->k + t * call->ldk, call->ldk, w->k, w->sums);
+        if (map->exponential && kr->exp2_rows(tile, r, w->k, r, w->sums, w->state.e) > (float)FV_KZ_LIMIT &&
+            n > 1)
+            return false;
+        kr->gemm('N', 'T', n, tile, r, 1.0f, w->q, r, w->k, r, 0.0f, out + t, stride);
+    }
+    return true;
+}
+
+static void group_rows(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const int64_t *rows,
+                       int64_t n, float *out, int64_t stride)
+{
+    const fv_kernels *kr = call->kr;
+    if (!sweep(call, h, w, rows, n, out, stride)) {
+        for (int64_t i = 0; i < n; i++)
+            group_rows(call, h, w, rows + i, 1, out + i * stride, stride);
+        return;
+    }
+    int64_t keys = visible_keys(call, h, rows[n - 1]);
+    for (int64_t i = 0; i < n; i++) {
+        float *row = out + i * stride;
+        int64_t seen = visible_keys(call, h, rows[i]);
+        kr->mask_rows(1, keys, &seen, row, stride);
+        w->den[i] = (float)kr->sum(seen, row);
+    }
+    fv_kz_normalise(call, w, n);
+    kr->scale_rows(n, keys, w->inv, out, stride, 0, out, stride);
+}
+
+static int64_t sequence_of(const fv_layout *layout, int64_t token)
+{
+    int64_t low = 0, high = layout->sequences;
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (layout->offsets_q[middle] <= token)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* One task: up to GROUP listed rows of one head, cut where the sequence changes or the order falls. */
+static void weights_task(void *arg, int64_t index, int worker)
+{
+    const weights_call *weights = arg;
+    const fv_kz_call *call = &weights->call;
+    const fv_layout *layout = call->layout;
+    fv_kz_work w = fv_kz_worker(call, worker, false);
+    int64_t groups = (weights->n + GROUP - 1) / GROUP, slot = index / groups;
+    int64_t first = index % groups * GROUP, last = FV_MIN(first + GROUP, weights->n);
+    int64_t reach = FV_MIN(GROUP, call->C);
+    for (int64_t i = first; i < last;) {
+        int64_t s = sequence_of(layout, weights->rows[i]), local[GROUP], n = 0;
+        int64_t q0 = layout->offsets_q[s], k0 = fv_layout_keys(layout)[s];
+        fv_kz_head h = fv_kz_head_of(call, s, weights->head < 0 ? slot : weights->head);
+        float *out = weights->weights + (slot * weights->n + i) * weights->stride;
+        do {
+            local[n++] = weights->rows[i++] - q0;
+        } while (i < last && n < reach && weights->rows[i] > weights->rows[i - 1] &&
+                 weights->rows[i] - q0 < local[0] + GROUP && weights->rows[i] < layout->offsets_q[s + 1]);
+        for (int64_t row = 0; row < n; row++)
+            call->kr->fill(weights->stride, 0.0f, out + row * weights->stride);
+        if (h.nk > 0)
+            group_rows(call, &h, &w, local, n, out + k0, weights->stride);
+    }
+}
+
+fv_status fv_kz_weights(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                        const int64_t *rows, int64_t n, int64_t head, float *weights, int64_t row_stride,
+                        void *scratch)
+{
+    weights_call call = {.rows = rows, .n = n, .head = head, .stride = row_stride, .weights = weights};
+    fv_kz_begin(&call.call, op, layout, io, NULL, NULL, scratch);
+    fv_parallel(op->ctx, (head < 0 ? op->options.heads : 1) * ((n + GROUP - 1) / GROUP), weights_task, &call);
+    return FV_OK;
+}

@@ -1,0 +1,428 @@
+/* operator.c: the public operator: every check is here, before any write; the work is in the row of the kind.
+ */
+#include "attention/mechanism.h"
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+void fv_attention_options_init(fv_attention_options *options)
+{
+    memset(options, 0, sizeof *options);
+    options->size = sizeof *options;
+    options->epsilon = -1.0;
+}
+
+/* ---- options ---------------------------------------------------------------------------------------------
+ */
+
+static fv_status unknown_kind(fv_context *ctx, const char *name)
+{
+    char known[512] = "";
+    for (int i = 0; i < fv_attention_kind_count(); i++) {
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "", fv_attention_kind_at(i)->name);
+    }
+    return fv_fail(ctx, FV_ERR_USAGE, "attention \"%s\" is unknown; known are: %s", name, known);
+}
+
+/* Upper bounds that no real use meets; they keep every product of two sizes inside 64 bits. */
+enum { MAX_HEADS = 1 << 16, MAX_WIDTH = 1 << 16, MAX_FEATURES = 1 << 20 };
+
+static fv_status check_number(fv_context *ctx, const char *what, int64_t value, int64_t low, int64_t high)
+{
+    if (value >= low && value <= high)
+        return FV_OK;
+    return fv_fail(ctx, FV_ERR_USAGE, "attention: %s is %lld; expected %lld to %lld", what, (long long)value,
+                   (long long)low, (long long)high);
+}
+
+static fv_status check_sizes(fv_context *ctx, const fv_attention_options *o)
+{
+    TRY(check_number(ctx, "heads", o->heads, 1, MAX_HEADS));
+    TRY(check_number(ctx, "kv_heads", o->kv_heads, 1, MAX_HEADS));
+    TRY(check_number(ctx, "dim", o->dim, 1, MAX_WIDTH));
+    TRY(check_number(ctx, "value_dim", o->value_dim, 1, MAX_WIDTH));
+    TRY(check_number(ctx, "features", o->features, 0, MAX_FEATURES));
+    TRY(check_number(ctx, "chunk", o->chunk, 0, INT64_MAX));
+    TRY(check_number(ctx, "projection", o->projection, 0, FV_PROJECTION_ORTHOGONAL));
+    TRY(check_number(ctx, "row_norms", o->row_norms, 0, FV_ROW_NORMS_SQRT_D));
+    TRY(check_number(ctx, "denominator", o->denominator, 0, FV_DENOMINATOR_SIGN));
+    if (o->heads % o->kv_heads != 0)
+        return fv_fail(ctx, FV_ERR_USAGE, "attention: %lld key/value heads do not divide %lld query heads",
+                       (long long)o->kv_heads, (long long)o->heads);
+    return FV_OK;
+}
+
+static fv_status check_numbers(fv_context *ctx, const fv_attention_options *o)
+{
+    if (!(o->scale > 0) || !(o->scale <= 1e12))
+        return fv_fail(ctx, FV_ERR_USAGE, "attention: scale is %g; expected a positive number", o->scale);
+    if (isnan(o->epsilon) || o->epsilon > 1e12)
+        return fv_fail(ctx, FV_ERR_USAGE, "attention: epsilon is %g; expected 0 or a small positive number",
+                       o->epsilon);
+    if (!(o->denominator_value >= 0) || !(o->denominator_value <= 1e30))
+        return fv_fail(ctx, FV_ERR_USAGE, "attention: the denominator's constant is %g; expected 0 or more",
+                       o->denominator_value);
+    return FV_OK;
+}
+
+static fv_status resolve(fv_attention *op, const fv_attention_options *options)
+{
+    fv_context *ctx = op->ctx;
+    fv_attention_options *o = &op->options;
+    *o = *options;
+    if (o->kind == NULL)
+        return fv_fail(ctx, FV_ERR_USAGE, "attention: no kind was given");
+    op->mechanism = fv_mechanism_find(o->kind);
+    if (op->mechanism == NULL)
+        return unknown_kind(ctx, o->kind);
+    const fv_attention_kind *kind = &op->mechanism->kind;
+    o->kind = kind->name;
+    o->kv_heads = o->kv_heads != 0 ? o->kv_heads : o->heads;
+    o->value_dim = o->value_dim != 0 ? o->value_dim : o->dim;
+    TRY(check_sizes(ctx, o));
+    if (o->scale == 0)
+        o->scale = kind->generalized ? 1.0 : 1.0 / sqrt((double)o->dim);
+    TRY(check_numbers(ctx, o));
+    if (o->causal && !kind->can_be_causal)
+        return fv_fail(ctx, FV_ERR_USAGE, "attention %s cannot be causal", o->kind);
+    if (op->mechanism->check != NULL)
+        TRY(op->mechanism->check(op));
+    return FV_OK;
+}
+
+fv_status fv_attention_create(fv_attention **out, fv_context *ctx, const fv_attention_options *options)
+{
+    *out = NULL;
+    if (options->size != sizeof *options)
+        return fv_fail(ctx, FV_ERR_USAGE, "attention: options were not made by fv_attention_options_init");
+    fv_attention *op = fv_alloc_zero(ctx, 1, sizeof *op);
+    if (op == NULL)
+        return FV_ERR_RESOURCE;
+    op->ctx = ctx;
+    fv_status status = resolve(op, options);
+    if (status != FV_OK) {
+        fv_free(ctx, op);
+        return status;
+    }
+    *out = op;
+    return FV_OK;
+}
+
+void fv_attention_destroy(fv_attention *op)
+{
+    if (op != NULL)
+        fv_free(op->ctx, op);
+}
+
+static bool takes_projection(const fv_attention *op)
+{
+    return op->mechanism->map != NULL && op->options.projection != FV_PROJECTION_NONE;
+}
+
+void fv_attention_get_info(const fv_attention *op, fv_attention_info *info)
+{
+    const fv_attention_options *o = &op->options;
+    *info = (fv_attention_info){
+        .options = *o,
+        .projection_rows = op->m,
+        .feature_count = op->r,
+        .projection_floats = takes_projection(op) ? o->heads * op->m * o->dim : 0,
+        .can_stream = op->mechanism->step != NULL && o->causal,
+        .in_place_ok = op->mechanism->in_place_ok && o->heads == o->kv_heads,
+    };
+}
+
+/* ---- layouts and tensors
+ * ------------------------------------------------------------------------------------ */
+
+/* Tokens of one call, so that every product of a token count with a row of floats fits. */
+#define MAX_TOKENS ((int64_t)1 << 40)
+
+static fv_status check_offsets(fv_context *ctx, const char *name, const int64_t *offsets, int64_t sequences)
+{
+    if (offsets[0] != 0)
+        return fv_fail(ctx, FV_ERR_USAGE, "attention: %s[0] is %lld; expected 0", name,
+                       (long long)offsets[0]);
+    for (int64_t s = 0; s < sequences; s++)
+        if (offsets[s + 1] < offsets[s] || offsets[s + 1] > MAX_TOKENS)
+            return fv_fail(ctx, FV_ERR_USAGE,
+                           "attention: %s[%lld] is %lld after %lld; offsets never decrease", name,
+                           (long long)s + 1, (long long)offsets[s + 1], (long long)offsets[s]);
+    return FV_OK;
+}
+
+static fv_status check_layout(const fv_attention *op, const fv_layout *layout)
+{
+    fv_context *ctx = op->ctx;
+    if (layout->sequences < 0 || layout->sequences > MAX_TOKENS || layout->offsets_q == NULL)
+        return fv_fail(ctx, FV_ERR_USAGE, "attention: the layout has %lld sequences or no offsets_q",
+                       (long long)layout->sequences);
+    TRY(check_offsets(ctx, "offsets_q", layout->offsets_q, layout->sequences));
+    if (layout->offsets_k == NULL)
+        return FV_OK;
+    TRY(check_offsets(ctx, "offsets_k", layout->offsets_k, layout->sequences));
+    for (int64_t s = 0; op->options.causal && s <= layout->sequences; s++)
+        if (layout->offsets_k[s] != layout->offsets_q[s])
+            return fv_fail(ctx, FV_ERR_USAGE,
+                           "attention: causal calls need equally many queries and keys in each sequence; "
+                           "offsets differ at %lld: %lld and %lld",
+                           (long long)s, (long long)layout->offsets_q[s], (long long)layout->offsets_k[s]);
+    return FV_OK;
+}
+
+static int64_t query_tokens(const fv_layout *layout)
+{
+    return layout->offsets_q[layout->sequences];
+}
+
+static int64_t key_tokens(const fv_layout *layout)
+{
+    return (layout->offsets_k != NULL ? layout->offsets_k : layout->offsets_q)[layout->sequences];
+}
+
+/* A tensor of `tokens` rows of `row` floats: there, and its stride wide enough. */
+static fv_status check_tensor(const fv_attention *op, const char *name, const void *data, int64_t tokens,
+                              int64_t row, int64_t stride)
+{
+    if (data == NULL && tokens > 0)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: %s is missing", op->options.kind, name);
+    if (stride != 0 && (stride < row || stride > MAX_TOKENS))
+        return fv_fail(op->ctx, FV_ERR_USAGE,
+                       "attention %s: the stride of %s is %lld; expected 0 or at least %lld",
+                       op->options.kind, name, (long long)stride, (long long)row);
+    return FV_OK;
+}
+
+static fv_status check_inputs(const fv_attention *op, int64_t nq, int64_t nk, const fv_attention_io *io)
+{
+    const fv_attention_options *o = &op->options;
+    TRY(check_tensor(op, "q", io->q, nq, o->heads * o->dim, io->q_stride));
+    TRY(check_tensor(op, "k", io->k, nk, o->kv_heads * o->dim, io->k_stride));
+    if (takes_projection(op) && io->projection == NULL)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: projection [%lld][%lld][%lld] is missing",
+                       o->kind, (long long)o->heads, (long long)op->m, (long long)o->dim);
+    return FV_OK;
+}
+
+static fv_status check_io(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io)
+{
+    const fv_attention_options *o = &op->options;
+    int64_t nq = query_tokens(layout), nk = key_tokens(layout);
+    TRY(check_inputs(op, nq, nk, io));
+    TRY(check_tensor(op, "v", io->v, nk, o->kv_heads * o->value_dim, io->v_stride));
+    return check_tensor(op, "y", io->y, nq, o->heads * o->value_dim, io->y_stride);
+}
+
+fv_status fv_attention_measure(const fv_attention *op, const fv_layout *layout, fv_memory *need)
+{
+    *need = (fv_memory){0};
+    TRY(check_layout(op, layout));
+    op->mechanism->measure(op, layout, need);
+    if (op->mechanism->state_bytes != NULL)
+        need->state = op->mechanism->state_bytes(op, 0);
+    if (need->saved >= PTRDIFF_MAX || need->scratch >= PTRDIFF_MAX)
+        return fv_fail(op->ctx, FV_ERR_RESOURCE,
+                       "attention: the call needs more memory than can be addressed");
+    return FV_OK;
+}
+
+double fv_attention_flop(const fv_attention *op, const fv_layout *layout, int backward)
+{
+    return op->mechanism->flop(op, layout) * (backward ? 2.0 : 1.0);
+}
+
+/* ---- calls
+ * ---------------------------------------------------------------------------------------------------- */
+
+fv_status fv_attention_draw(const fv_attention *op, uint64_t seed, uint64_t draw, float *projection)
+{
+    const fv_attention_options *o = &op->options;
+    if (!takes_projection(op))
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s takes no projection here", o->kind);
+    if (draw > UINT32_MAX)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention: draw %llu is too large", (unsigned long long)draw);
+    double *work = fv_alloc_array(op->ctx, fv_projection_work(op->m, o->dim), sizeof *work);
+    if (work == NULL)
+        return FV_ERR_RESOURCE;
+    bool known = true;
+    for (int64_t h = 0; h < o->heads; h++)
+        known &= fv_projection_draw((int)o->projection, (int)o->row_norms, op->m, o->dim, seed,
+                                    (uint32_t)draw, (uint32_t)h, projection + h * op->m * o->dim, work);
+    fv_free(op->ctx, work);
+    return known ? FV_OK
+                 : fv_fail(op->ctx, FV_ERR_INTERNAL, "attention: projection kind %d", (int)o->projection);
+}
+
+fv_status fv_attention_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                               void *saved, void *scratch)
+{
+    TRY(check_layout(op, layout));
+    TRY(check_io(op, layout, io));
+    if (io->state != NULL && (!op->options.causal || op->mechanism->step == NULL))
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: a state goes with a causal kind that can stream",
+                       op->options.kind);
+    if (io->state != NULL && saved != NULL)
+        return fv_fail(op->ctx, FV_ERR_USAGE,
+                       "attention %s: a continued state has no backward; pass saved NULL", op->options.kind);
+    return op->mechanism->forward(op, layout, io, saved, scratch);
+}
+
+static fv_status check_in_place(const fv_attention *op, const fv_attention_io *io,
+                                const fv_attention_grad *grad)
+{
+    fv_attention_info info;
+    fv_attention_get_info(op, &info);
+    if (!info.in_place_ok)
+        return fv_fail(op->ctx, FV_ERR_USAGE,
+                       "attention %s with %lld query and %lld key/value heads has no in-place backward",
+                       op->options.kind, (long long)op->options.heads, (long long)op->options.kv_heads);
+    if (grad->dq != io->q || grad->dk != io->k || grad->dv != io->v)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention: in place means dq == q, dk == k and dv == v");
+    return FV_OK;
+}
+
+fv_status fv_attention_backward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                                const fv_attention_grad *grad, const void *saved, void *scratch)
+{
+    const fv_attention_options *o = &op->options;
+    TRY(check_layout(op, layout));
+    TRY(check_inputs(op, query_tokens(layout), key_tokens(layout), io));
+    TRY(check_tensor(op, "v", io->v, key_tokens(layout), o->kv_heads * o->value_dim, io->v_stride));
+    TRY(check_tensor(op, "dy", grad->dy, query_tokens(layout), o->heads * o->value_dim, io->y_stride));
+    if (!op->mechanism->kind.kernelized)
+        TRY(check_tensor(op, "y", io->y, query_tokens(layout), o->heads * o->value_dim, io->y_stride));
+    if (io->state != NULL)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: a continued state has no backward", o->kind);
+    if (grad->d_projection != NULL)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: the projection is not trainable", o->kind);
+    if (grad->in_place)
+        TRY(check_in_place(op, io, grad));
+    return op->mechanism->backward(op, layout, io, grad, saved, scratch);
+}
+
+/* ---- states
+ * ----------------------------------------------------------------------------------------------------- */
+
+static fv_status check_stream(const fv_attention *op)
+{
+    if (op->mechanism->step == NULL || !op->options.causal)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s%s cannot stream", op->options.kind,
+                       op->options.causal ? "" : " without causal");
+    return FV_OK;
+}
+
+fv_status fv_attention_state_bytes(const fv_attention *op, int64_t capacity, size_t *bytes)
+{
+    TRY(check_stream(op));
+    TRY(check_number(op->ctx, "capacity", capacity, 0, MAX_TOKENS));
+    *bytes = op->mechanism->state_bytes(op, capacity);
+    return FV_OK;
+}
+
+fv_status fv_attention_state_init(const fv_attention *op, int64_t capacity, void *state)
+{
+    TRY(check_stream(op));
+    TRY(check_number(op->ctx, "capacity", capacity, 0, MAX_TOKENS));
+    op->mechanism->state_init(op, capacity, state);
+    return FV_OK;
+}
+
+fv_status fv_attention_state_view(const fv_attention *op, void *state, fv_state_view *view)
+{
+    TRY(check_stream(op));
+    op->mechanism->state_view(op, state, view);
+    return FV_OK;
+}
+
+fv_status fv_attention_state_set_tokens(const fv_attention *op, void *state, int64_t tokens)
+{
+    fv_state_view view;
+    TRY(fv_attention_state_view(op, state, &view));
+    TRY(check_number(op->ctx, "tokens of a state", tokens, 0,
+                     view.keys != NULL ? view.capacity : MAX_TOKENS));
+    memcpy(state, &tokens, sizeof tokens); /* every state begins with its count */
+    return FV_OK;
+}
+
+fv_status fv_attention_state_merge(const fv_attention *op, void *dst, const void *a, const void *b)
+{
+    TRY(check_stream(op));
+    if (op->mechanism->state_merge == NULL)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: its states do not merge", op->options.kind);
+    return op->mechanism->state_merge(op, dst, a, b);
+}
+
+fv_status fv_attention_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
+                            size_t state_bytes, void *scratch)
+{
+    const fv_attention_options *o = &op->options;
+    TRY(check_stream(op));
+    TRY(check_number(op->ctx, "streams", streams, 0, MAX_TOKENS));
+    TRY(check_inputs(op, streams, streams, io));
+    TRY(check_tensor(op, "v", io->v, streams, o->kv_heads * o->value_dim, io->v_stride));
+    TRY(check_tensor(op, "y", io->y, streams, o->heads * o->value_dim, io->y_stride));
+    if (state_bytes < op->mechanism->state_bytes(op, 0) || state_bytes % sizeof(int64_t) != 0)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: %zu bytes a state are too few", o->kind,
+                       state_bytes);
+    return op->mechanism->step(op, streams, io, states, state_bytes, scratch);
+}
+
+/* ---- rows of the matrix
+ * ------------------------------------------------------------------------------------------- */
+
+static fv_status check_rows(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                            const int64_t *rows, int64_t n)
+{
+    TRY(check_layout(op, layout));
+    TRY(check_inputs(op, query_tokens(layout), key_tokens(layout), io));
+    if (op->mechanism->weights == NULL)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s has no attention matrix", op->options.kind);
+    for (int64_t i = 0; i < n; i++)
+        if (rows[i] < 0 || rows[i] >= query_tokens(layout))
+            return fv_fail(op->ctx, FV_ERR_USAGE, "attention: row %lld is outside the %lld query tokens",
+                           (long long)rows[i], (long long)query_tokens(layout));
+    return FV_OK;
+}
+
+fv_status fv_attention_weights(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                               const int64_t *rows, int64_t n, float *weights, void *scratch)
+{
+    TRY(check_rows(op, layout, io, rows, n));
+    return op->mechanism->weights(op, layout, io, rows, n, -1, weights, key_tokens(layout), scratch);
+}
+
+/* Moves weights[i] and tokens[i] to their place in the order: larger weight first, then lower token. */
+static void sift(int64_t *tokens, float *weights, int64_t i)
+{
+    while (i > 0 && weights[i] > weights[i - 1]) {
+        float weight = weights[i];
+        int64_t token = tokens[i];
+        weights[i] = weights[i - 1], tokens[i] = tokens[i - 1];
+        weights[i - 1] = weight, tokens[i - 1] = token;
+        i--;
+    }
+}
+
+fv_status fv_attention_top(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                           int64_t head, int64_t row, int64_t top, int64_t *tokens, float *weights,
+                           int64_t *found, float *work, void *scratch)
+{
+    TRY(check_number(op->ctx, "head", head, 0, op->options.heads - 1));
+    TRY(check_number(op->ctx, "top", top, 0, MAX_TOKENS));
+    TRY(check_rows(op, layout, io, &row, 1));
+    int64_t keys = key_tokens(layout);
+    TRY(op->mechanism->weights(op, layout, io, &row, 1, head, work, keys, scratch));
+    *found = 0;
+    for (int64_t j = 0; j < keys; j++) {
+        bool full = *found == top;
+        if (work[j] == 0.0f || top == 0 || (full && !(work[j] > weights[top - 1])))
+            continue;
+        int64_t place = full ? top - 1 : (*found)++;
+        tokens[place] = j;
+        weights[place] = work[j];
+        sift(tokens, weights, place);
+    }
+    return FV_OK;
+}

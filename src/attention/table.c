@@ -1,0 +1,52 @@
+/* table.c: the table of attention kinds. One row a kind; a kernelized one names its feature map and nothing
+ * else. */
+#include "attention/kernelized.h"
+#include <string.h>
+
+extern const fv_mechanism fv_mechanism_exact, fv_mechanism_identity;
+
+#define PERFORMER "Choromanski et al. 2021, arXiv 2009.14794"
+
+/* A kernelized kind: everything but the map is shared. */
+#define KERNELIZED(name_, summary_, paper_, map_, generalized_)                                              \
+    {                                                                                                        \
+        .kind = {name_, summary_, paper_, 1, 1, 1, generalized_}, .map = &(map_), .in_place_ok = true,       \
+        .check = fv_kz_check, .measure = fv_kz_measure, .forward = fv_kz_forward,                            \
+        .backward = fv_kz_backward, .weights = fv_kz_weights, .flop = fv_kz_flop,                            \
+        .state_bytes = fv_kz_state_bytes, .state_init = fv_kz_state_init, .state_view = fv_kz_state_view,    \
+        .state_merge = fv_kz_state_merge, .step = fv_kz_step,                                                \
+    }
+
+static const fv_mechanism kernelized[] = {
+    KERNELIZED("favor+", "positive random features of the softmax kernel (SM+)", PERFORMER, fv_map_favor_plus,
+               0),
+    KERNELIZED("relu", "generalized kernel, f = ReLU, plus epsilon", PERFORMER, fv_map_relu, 1),
+};
+
+/* Kinds in the order of help and documentation. */
+static const fv_mechanism *const table[] = {&fv_mechanism_exact, &fv_mechanism_identity, &kernelized[0],
+                                            &kernelized[1]};
+
+int fv_attention_kind_count(void)
+{
+    return FV_COUNT(table);
+}
+
+const fv_attention_kind *fv_attention_kind_at(int index)
+{
+    return index >= 0 && index < FV_COUNT(table) ? &table[index]->kind : NULL;
+}
+
+const fv_mechanism *fv_mechanism_find(const char *name)
+{
+    for (int i = 0; i < FV_COUNT(table); i++)
+        if (strcmp(table[i]->kind.name, name) == 0)
+            return table[i];
+    return NULL;
+}
+
+const fv_attention_kind *fv_attention_kind_find(const char *name)
+{
+    const fv_mechanism *mechanism = fv_mechanism_find(name);
+    return mechanism != NULL ? &mechanism->kind : NULL;
+}
