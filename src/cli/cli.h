@@ -87,6 +87,7 @@ typedef struct cli_command {
     const char *description;        /* sentences; a blank line separates paragraphs; may be NULL */
     const char *examples;           /* command lines, one a line; may be NULL */
     const cli_group *const *groups; /* ends with NULL */
+    bool show_settings;             /* --help and the manual list all configuration keys, for --set */
     bool generator;                 /* writes pages about favor itself: listed apart */
     fv_status (*run)(fv_context *ctx, const cli_args *args);
 } cli_command;
@@ -140,6 +141,12 @@ FV_NODISCARD fv_status cli_attention_kind(const char *name, const fv_attention_k
 FV_NODISCARD fv_status cli_attention_options(const cli_args *args, const char *kind,
                                              fv_attention_options *options);
 
+/* ---- settings ---------------------------------------------------------------------------------------- */
+
+/* Changes settings in this order: --config FILE if there is such an option, every given option whose row has
+ * a key (but lists), --set key=value. The reader chosen decides the tokenizer unless that is set too. */
+FV_NODISCARD fv_status cli_settings(const cli_args *args, fv_config *config);
+
 /* ---- contexts, failures, signals ------------------------------------------------------------------- */
 
 /* A context as --cpu says, with `threads` threads (0: as --threads says). main makes one for every command.
@@ -177,6 +184,8 @@ double cli_now(void); /* seconds, monotonic */
 
 /* A JSON number; null when it is not finite. */
 json_t *cli_json_real(double value);
+/* loss, accuracy, perplexity, bits_per_token and, unless it is NULL, the split and its tokens before them. */
+json_t *cli_json_metrics(const char *split, const fv_metrics *metrics);
 /* Prints a value and a newline to standard output and releases it. NULL value (no memory): FV_ERR_RESOURCE.
  */
 FV_NODISCARD fv_status cli_json_print(json_t *value);

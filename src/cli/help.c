@@ -76,6 +76,20 @@ static void print_options(FILE *file, const cli_command *command)
     }
 }
 
+/* Every configuration key, for --set. */
+static void print_settings(FILE *file)
+{
+    const fv_config_key *key;
+    fputs("\nSettings (--set KEY=VALUE, or in the file of --config):\n", file);
+    for (int i = 0; (key = fv_config_key_at(i)) != NULL; i++) {
+        char text[1024];
+        fprintf(file, "  %s\n%*s", key->key, COLUMN, "");
+        snprintf(text, sizeof text, "%s%s%s%s [%s]", key->help, key->choices ? " (" : "",
+                 key->choices ? key->choices : "", key->choices ? ")" : "", key->fallback);
+        cli_wrap(file, text, COLUMN, COLUMN, WIDTH);
+    }
+}
+
 /* Paragraphs, separated by a blank line. */
 static void print_description(FILE *file, const char *text)
 {
@@ -131,6 +145,8 @@ void cli_help(FILE *file, const cli_command *command)
     fprintf(file, "\n\n%c%s.\n", command->summary[0] - 'a' + 'A', command->summary + 1);
     print_description(file, command->description);
     print_options(file, command);
+    if (command->show_settings)
+        print_settings(file);
     if (command->examples != NULL)
         fputs("\nExamples:\n", file);
     cli_print_lines(file, command->examples, "  ", "");

@@ -97,6 +97,24 @@ static void print_options(const cli_command *command)
     }
 }
 
+static void print_settings(void)
+{
+    const fv_config_key *key;
+    fputs(".SH SETTINGS\nKeys of \\fB\\-\\-set\\fR and of the file of \\fB\\-\\-config\\fR.\n", stdout);
+    for (int i = 0; (key = fv_config_key_at(i)) != NULL; i++) {
+        printf(".TP\n.B %s\n", key->key);
+        roff(key->help);
+        if (key->choices != NULL) {
+            fputs(" (", stdout);
+            roff(key->choices);
+            putchar(')');
+        }
+        fputs(". Default: ", stdout);
+        roff(key->fallback[0] != '\0' ? key->fallback : "empty");
+        fputs(".\n", stdout);
+    }
+}
+
 static const struct {
     const char *code, *meaning;
 } exit_codes[] = {
@@ -161,6 +179,8 @@ static void print_command_page(const cli_command *command)
     fputs(".\n", stdout);
     print_paragraphs(command->description);
     print_options(command);
+    if (command->show_settings)
+        print_settings();
     print_examples(command);
     print_exit_codes();
     fputs(".SH SEE ALSO\n.BR favor (1)\n", stdout);

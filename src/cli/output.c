@@ -8,6 +8,20 @@ json_t *cli_json_real(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+json_t *cli_json_metrics(const char *split, const fv_metrics *metrics)
+{
+    json_t *object = json_object();
+    if (split != NULL) {
+        json_object_set_new(object, "split", json_string(split));
+        json_object_set_new(object, "tokens", json_integer(metrics->tokens));
+    }
+    json_object_set_new(object, "loss", cli_json_real(metrics->loss));
+    json_object_set_new(object, "accuracy", cli_json_real(metrics->accuracy));
+    json_object_set_new(object, "perplexity", cli_json_real(metrics->perplexity));
+    json_object_set_new(object, "bits_per_token", cli_json_real(metrics->bits_per_token));
+    return object;
+}
+
 fv_status cli_json_print(json_t *value)
 {
     if (value == NULL)

@@ -1,0 +1,221 @@
+/* cli/generate.c: `favor generate`: samples from a causal model token by token, at constant cost a token. */
+#include "cli.h"
+#include <stdlib.h>
+#include <string.h>
+
+static const cli_option options[] = {
+    {.name = "prompt", .type = CLI_TEXT, .help = "text to continue; none: begin a new sequence"},
+    {.name = "tokens",
+     .letter = 'n',
+     .type = CLI_INT,
+     .min = 0,
+     .max = 1e15,
+     .fallback = "100",
+     .help = "how many tokens at most; a sequence that ends is not continued"},
+    {.name = "temperature",
+     .type = CLI_REAL,
+     .min = 0,
+     .max = 1e6,
+     .fallback = "1",
+     .help = "divides the logits, 0: always the likeliest token"},
+    {.name = "top-k",
+     .type = CLI_INT,
+     .metavar = "K",
+     .min = 0,
+     .max = 1e9,
+     .fallback = "0",
+     .help = "draw among the K likeliest tokens, 0: all"},
+    {.name = "top-p",
+     .type = CLI_REAL,
+     .metavar = "P",
+     .min = 0,
+     .max = 1,
+     .fallback = "1",
+     .help = "draw among the likeliest tokens that together have probability P"},
+    {.name = "echo", .type = CLI_FLAG, .help = "print the prompt before what follows it"},
+    {.name = "checkpoint",
+     .type = CLI_ENUM,
+     .choices = "best|last",
+     .fallback = "best",
+     .help = "model at the best validation loss, or the last one"},
+    {.name = "state-in", .type = CLI_FILE, .help = "continue from a state written by --state-out"},
+    {.name = "state-out", .type = CLI_FILE, .help = "write the state after the last token"},
+};
+static const cli_group own = {"Generation", options, CLI_COUNT(options)};
+static const cli_group *const groups[] = {&own, &cli_common_group, NULL};
+
+typedef struct generation {
+    fv_context *ctx;
+    const cli_args *args;
+    fv_model *model;
+    fv_stream *stream;
+    const fv_tokenizer *tokenizer;
+    float *logits; /* [vocabulary], after the last token fed */
+    int64_t tokens;
+    double begin;
+} generation;
+
+/* ---- the model and its stream -------------------------------------------------------------------------- */
+
+static fv_status check_causal(const generation *g, const char *directory)
+{
+    const fv_config *config = fv_model_config(g->model);
+    if (fv_config_bool(config, "is_decoder"))
+        return FV_OK;
+    return cli_fail(
+        FV_ERR_USAGE,
+        "generate: %s holds a masked model, which fills in hidden letters and cannot continue a text; "
+        "train one with --task lm",
+        directory);
+}
+
+/* Learned positions end somewhere; a longer request is cut there, not failed half-way. */
+static int64_t limit_tokens(const generation *g, int64_t used, int64_t tokens)
+{
+    const fv_config *config = fv_model_config(g->model);
+    int64_t positions = fv_config_int(config, "max_position_embeddings");
+    if (strcmp(fv_config_text(config, "position_embedding_type"), "learned") != 0 || positions <= 0 ||
+        tokens <= positions - used)
+        return tokens;
+    cli_note("generate: the model has %lld learned positions; generating %lld tokens", (long long)positions,
+             (long long)(positions > used ? positions - used : 0));
+    return positions > used ? positions - used : 0;
+}
+
+static fv_status open_stream(generation *g)
+{
+    const char *prompt = cli_text(g->args, "prompt"), *state = cli_text(g->args, "state-in");
+    int64_t given = 1 + (prompt != NULL ? (int64_t)strlen(prompt) : 0);
+    CLI_TRY(fv_stream_create(&g->stream, g->model, given + g->tokens));
+    if (state != NULL)
+        CLI_TRY(fv_stream_load(g->stream, state));
+    g->tokens = limit_tokens(g, fv_stream_tokens(g->stream) + given, g->tokens);
+    g->logits = fv_alloc(g->ctx, (size_t)g->tokenizer->size * sizeof *g->logits);
+    return g->logits != NULL ? FV_OK : FV_ERR_RESOURCE;
+}
+
+/* Feeds the token that begins a sequence, unless one is being continued, and the prompt. */
+static fv_status feed_prompt(generation *g, int32_t *ids)
+{
+    const char *prompt = cli_text(g->args, "prompt");
+    int64_t count = 0, unknown = 0;
+    if (!cli_given(g->args, "state-in"))
+        ids[count++] = g->tokenizer->begin;
+    if (prompt != NULL) {
+        int64_t letters = (int64_t)strlen(prompt);
+        fv_tokenizer_encode(g->tokenizer, prompt, letters, ids + count, &unknown);
+        count += letters;
+    }
+    if (unknown > 0)
+        cli_note("generate: %lld letters of the prompt are unknown and read as X", (long long)unknown);
+    return fv_stream_feed(g->stream, ids, count, g->logits);
+}
+
+static fv_status begin_stream(generation *g)
+{
+    const char *prompt = cli_text(g->args, "prompt");
+    CLI_TRY(open_stream(g));
+    int32_t *ids = fv_alloc(g->ctx, (1 + (prompt != NULL ? strlen(prompt) : 0)) * sizeof *ids);
+    if (ids == NULL)
+        return FV_ERR_RESOURCE;
+    fv_status status = feed_prompt(g, ids);
+    fv_free(g->ctx, ids);
+    return status;
+}
+
+/* ---- tokens -----------------------------------------------------------------------------------------------
+ */
+
+static void print_token(const generation *g, int32_t token)
+{
+    int letter = fv_tokenizer_letter(g->tokenizer, token);
+    if (letter >= 0)
+        putchar(letter);
+    fflush(stdout);
+}
+
+/* Draws and prints up to g->tokens tokens. Every token drawn is fed, so that a saved state holds them all. */
+static fv_status draw_tokens(generation *g, int64_t *drawn)
+{
+    fv_sampling sampling;
+    fv_sampling_init(&sampling);
+    sampling.temperature = cli_real(g->args, "temperature");
+    sampling.top_k = cli_int(g->args, "top-k");
+    sampling.top_p = cli_real(g->args, "top-p");
+    sampling.seed = (uint64_t)cli_int(g->args, "seed");
+    for (*drawn = 0; *drawn < g->tokens && !ferror(stdout);) {
+        int32_t token;
+        if (cli_signal() != 0)
+            return FV_STOPPED;
+        CLI_TRY(fv_sample(g->ctx, g->tokenizer, &sampling, fv_stream_tokens(g->stream), g->logits, &token));
+        if (token == g->tokenizer->end)
+            break;
+        print_token(g, token);
+        CLI_TRY(fv_stream_feed(g->stream, &token, 1, g->logits));
+        (*drawn)++;
+    }
+    return FV_OK;
+}
+
+static void tell_rate(double seconds, int64_t drawn)
+{
+    if (seconds > 2 && drawn > 0)
+        cli_note("generate: %lld tokens in %.1f s, %s tokens/s", (long long)drawn, seconds,
+                 cli_si((double)drawn / seconds).text);
+}
+
+static fv_status generate(generation *g)
+{
+    int64_t drawn;
+    CLI_TRY(begin_stream(g));
+    if (cli_flag(g->args, "echo") && cli_text(g->args, "prompt") != NULL)
+        fputs(cli_text(g->args, "prompt"), stdout);
+    g->begin = cli_now();
+    fv_status status = draw_tokens(g, &drawn);
+    putchar('\n');
+    fflush(stdout);
+    tell_rate(cli_now() - g->begin, drawn);
+    if (cli_given(g->args, "state-out") && (status == FV_OK || status == FV_STOPPED))
+        CLI_TRY(fv_stream_save(g->stream, cli_text(g->args, "state-out")));
+    return status;
+}
+
+/* ---- the command
+ * ------------------------------------------------------------------------------------------- */
+
+static fv_status load_and_generate(generation *g)
+{
+    const char *directory = cli_operand(g->args, 0);
+    CLI_TRY(
+        fv_model_load(&g->model, g->ctx, directory, strcmp(cli_text(g->args, "checkpoint"), "best") == 0));
+    CLI_TRY(check_causal(g, directory));
+    g->tokenizer = fv_model_tokenizer(g->model);
+    cli_signals_catch();
+    return generate(g);
+}
+
+static fv_status run(fv_context *ctx, const cli_args *args)
+{
+    generation g = {.ctx = ctx, .args = args, .tokens = cli_int(args, "tokens")};
+    fv_status status = load_and_generate(&g);
+    fv_free(ctx, g.logits);
+    fv_stream_destroy(g.stream);
+    fv_model_destroy(g.model);
+    return status;
+}
+
+const cli_command cli_generate = {
+    .name = "generate",
+    .summary = "sample from a causal model, token by token",
+    .operands = "DIR",
+    .min_operands = 1,
+    .max_operands = 1,
+    .description = "DIR is a run directory of `favor train --task lm`. The new text alone goes to standard "
+                   "output, letter by "
+                   "letter. A token costs the same however long the text is, unless the attention is exact. "
+                   "What was generated "
+                   "from a seed, stopped and continued with --state-in is what one run would have given.",
+    .examples = "favor generate runs/lm --prompt MKTAYIAKQR -n 200 --temperature 0.8 --seed 7",
+    .groups = groups,
+    .run = run,
+};
