@@ -1,0 +1,185 @@
+/* exact.c: softmax attention, tiled. This file holds the row, the sizes, and rows of the matrix; forward,
+ * backward and streaming stand beside it in exact_forward.c, exact_backward.c, exact_stream.c.
+ *
+ *     y_i = sum_j P_ij v_j,   P_ij = exp(scale q_i.k_j - l_i),   l_i = log sum_j exp(scale q_i.k_j),
+ *
+ * j over the keys of i's sequence, causal: j <= i. The matrix exists only tile by tile: a running maximum and
+ * a running sum per row carry the softmax from one tile of keys to the next (Milakov and Gimelshein 2018,
+ * arXiv 1805.02867; Rabe and Staats 2021, arXiv 2112.05682; Dao et al. 2022, arXiv 2205.14135). Scores are
+ * kept in base 2, so that exp is exp2: log2(e) is folded into the factor of the product q k^T.
+ *
+ * Backward, with D_i = dy_i . y_i and P computed again from the saved l:
+ *
+ *     dv_j += sum_i P_ij dy_i,   dS_ij = P_ij (dy_i.v_j - D_i),   dq_i += scale sum_j dS_ij k_j,   dk_j
+ * likewise.
+ *
+ * Cost: 4 L^2 d forward, 8 L^2 d backward (and 2 L^2 d to compute P again); half of it when causal. Saved: l,
+ * one float a query and head. Scratch: fixed tiles a worker, one float a query and head in backward.
+ *
+ * Limits: a non-finite v reaches exactly the rows that see it in forward; in backward non-finite values
+ * spread within their sequence.
+ */
+#include "attention/exact.h"
+#include <math.h>
+
+#define LOG2E 1.4426950408889634
+
+/* The largest tile edge that fv_attention_options.chunk can ask for: beyond it tiles only leave the cache. */
+#define MAX_ROWS 1024
+
+static fv_status check(fv_attention *op)
+{
+    fv_denominator guard = op->options.denominator;
+    if (guard != FV_DENOMINATOR_DEFAULT && guard != FV_DENOMINATOR_NONE)
+        return fv_fail(
+            op->ctx, FV_ERR_USAGE,
+            "denominator: exact attention divides by a sum that is never 0 and takes no guard; use "
+            "none");
+    op->options.denominator = FV_DENOMINATOR_NONE;
+    return FV_OK;
+}
+
+/* Measured on AVX-512: 128 rows keep the scores of a tile in the second-level cache while the products run at
+ * full rate. Rows never exceed the longest sequence; a step takes the query heads of one key head as rows. */
+static fv_exact_tiles cut(const fv_attention *op, const fv_layout *layout, int64_t rows, int64_t keys)
+{
+    int64_t longest = op->options.heads / op->options.kv_heads;
+    for (int64_t s = 0; s < layout->sequences; s++)
+        longest = FV_MAX(longest, layout->offsets_q[s + 1] - layout->offsets_q[s]);
+    if (op->options.chunk > 0) {
+        rows = FV_MIN(op->options.chunk, MAX_ROWS);
+        keys = 2 * rows;
+    }
+    rows = FV_MAX(FV_MIN(rows, longest), op->options.heads / op->options.kv_heads);
+    return (fv_exact_tiles){rows, FV_MAX(keys, rows)};
+}
+
+fv_exact_tiles fv_exact_forward_tiles(const fv_attention *op, const fv_layout *layout)
+{
+    return cut(op, layout, 128, 512);
+}
+
+fv_exact_tiles fv_exact_backward_tiles(const fv_attention *op, const fv_layout *layout)
+{
+    return cut(op, layout, 128, 256);
+}
+
+float fv_exact_score_factor(const fv_attention *op)
+{
+    return (float)(op->options.scale * LOG2E);
+}
+
+fv_attention_io fv_exact_resolve(const fv_attention *op, const fv_attention_io *io)
+{
+    const fv_attention_options *o = &op->options;
+    fv_attention_io r = *io;
+    r.q_stride = io->q_stride != 0 ? io->q_stride : o->heads * o->dim;
+    r.k_stride = io->k_stride != 0 ? io->k_stride : o->kv_heads * o->dim;
+    r.v_stride = io->v_stride != 0 ? io->v_stride : o->kv_heads * o->value_dim;
+    r.y_stride = io->y_stride != 0 ? io->y_stride : o->heads * o->value_dim;
+    return r;
+}
+
+int64_t fv_exact_locate(const int64_t *offsets, int64_t count, int64_t index)
+{
+    int64_t low = 0, high = count; /* offsets[low] <= index < offsets[high] */
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (offsets[middle] <= index)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void measure(const fv_attention *op, const fv_layout *layout, fv_memory *need)
+{
+    int64_t queries = layout->offsets_q[layout->sequences], floats;
+    need->saved = fv_mul(queries, op->options.heads, &floats) ? fv_bytes(floats, sizeof(float)) : SIZE_MAX;
+    need->scratch = FV_MAX(fv_exact_forward_bytes(op, layout), fv_exact_backward_bytes(op, layout));
+}
+
+static double flop(const fv_attention *op, const fv_layout *layout)
+{
+    const fv_attention_options *o = &op->options;
+    const int64_t *offsets_k = fv_exact_key_offsets(layout);
+    double pairs = 0;
+    for (int64_t s = 0; s < layout->sequences; s++)
+        pairs += (double)(layout->offsets_q[s + 1] - layout->offsets_q[s]) *
+                 (double)(offsets_k[s + 1] - offsets_k[s]);
+    return 2.0 * pairs * (double)(o->dim + o->value_dim) * (double)o->heads * (o->causal ? 0.5 : 1.0);
+}
+
+/* ---- rows of the matrix ---------------------------------------------------------------------------- */
+
+typedef struct rows_call {
+    const fv_attention *op;
+    const fv_layout *layout;
+    fv_attention_io io;
+    const int64_t *rows;
+    int64_t n, head, row_stride;
+    float *weights;
+} rows_call;
+
+/* Row `row` of the matrix of head h into w [Tk]. */
+static void matrix_row(const rows_call *c, int64_t h, int64_t row, float *w)
+{
+    const fv_attention_options *o = &c->op->options;
+    const fv_kernels *kr = c->op->ctx->kernels;
+    const int64_t *offsets_k = fv_exact_key_offsets(c->layout);
+    int64_t s = fv_exact_locate(c->layout->offsets_q, c->layout->sequences, row);
+    int64_t begin = offsets_k[s], visible = offsets_k[s + 1] - begin;
+    if (o->causal)
+        visible = FV_MIN(visible, row - c->layout->offsets_q[s] + 1);
+    kr->fill(offsets_k[c->layout->sequences], 0.0f, w);
+    if (visible == 0)
+        return;
+    const float *q = c->io.q + row * c->io.q_stride + h * o->dim;
+    const float *k = c->io.k + begin * c->io.k_stride + h * o->kv_heads / o->heads * o->dim;
+    float top = -INFINITY, sum = 0, factor;
+    kr->gemv('N', visible, o->dim, fv_exact_score_factor(c->op), k, c->io.k_stride, q, 0.0f, w + begin);
+    kr->softmax_tile(1, visible, w + begin, visible, NULL, &top, &sum, &factor);
+    kr->softmax_end(1, &top, &sum, &sum, NULL);
+    kr->scale(visible, sum, w + begin, w + begin);
+}
+
+static void row_task(void *arg, int64_t index, int worker)
+{
+    const rows_call *c = arg;
+    int64_t h = c->head < 0 ? index / c->n : c->head;
+    (void)worker;
+    matrix_row(c, h, c->rows[index % c->n], c->weights + index * c->row_stride);
+}
+
+static fv_status weights(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                         const int64_t *rows, int64_t n, int64_t head, float *out, int64_t row_stride,
+                         void *scratch)
+{
+    rows_call call = {op, layout, fv_exact_resolve(op, io), rows, n, head, row_stride, out};
+    (void)scratch;
+    fv_parallel(op->ctx, head < 0 ? op->options.heads * n : n, row_task, &call);
+    return FV_OK;
+}
+
+const fv_mechanism fv_mechanism_exact = {
+    .kind =
+        {
+            .name = "exact",
+            .summary = "softmax attention, tiled: O(L^2) time, O(L) memory",
+            .paper = "Vaswani et al. 2017, arXiv 1706.03762; Dao et al. 2022, arXiv 2205.14135",
+            .can_be_causal = 1,
+            .can_stream = 1,
+        },
+    .check = check,
+    .measure = measure,
+    .forward = fv_exact_forward,
+    .backward = fv_exact_backward,
+    .weights = weights,
+    .flop = flop,
+    .state_bytes = fv_exact_state_bytes,
+    .state_init = fv_exact_state_init,
+    .state_view = fv_exact_state_view,
+    .state_merge = fv_exact_state_merge,
+    .step = fv_exact_step,
+};

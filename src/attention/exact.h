@@ -1,0 +1,73 @@
+/* attention/exact.h: what the files of softmax attention share; the mathematics stands in exact.c. */
+#ifndef FV_EXACT_H
+#define FV_EXACT_H
+
+#include "attention/mechanism.h"
+
+/* Edges of the tiles that the attention matrix is cut into, by shape alone. */
+typedef struct fv_exact_tiles {
+    int64_t rows, keys;
+} fv_exact_tiles;
+fv_exact_tiles fv_exact_forward_tiles(const fv_attention *op, const fv_layout *layout);
+fv_exact_tiles fv_exact_backward_tiles(const fv_attention *op, const fv_layout *layout);
+
+/* One worker's scratch in forward. */
+typedef struct fv_exact_scratch {
+    float *s;                  /* [rows][keys] scores, then probabilities */
+    float *o;                  /* [rows][dv] sum of p v so far */
+    float *top, *sum, *factor; /* [rows] of online softmax */
+    float *clean, *poison;     /* [rows][dv] finite values of the diagonal; [dv] */
+    int64_t *visible;          /* [rows] */
+} fv_exact_scratch;
+fv_exact_scratch fv_exact_scratch_push(fv_arena *arena, fv_exact_tiles tiles, int64_t dv);
+
+/* A block of n query rows of one head and the keys they see: all of the first `open`; then, when
+ * diagonal, n more of which row i sees the first i + 1. */
+typedef struct fv_exact_block {
+    int64_t n, open;
+    bool diagonal;
+    const float *q, *k, *v; /* [n][d], [open + n][d], [open + n][dv] */
+    int64_t ldq, ldk, ldv;
+    float *y, *lse; /* [n][dv]; [n] or NULL */
+    int64_t ldy;
+} fv_exact_block;
+void fv_exact_attend(const fv_attention *op, const fv_exact_block *b, int64_t tile_keys,
+                     const fv_exact_scratch *scratch);
+
+/* The factor that turns q.k into a score of base 2: scale log2(e). */
+float fv_exact_score_factor(const fv_attention *op);
+/* io with strides of 0 replaced by the dense ones. */
+fv_attention_io fv_exact_resolve(const fv_attention *op, const fv_attention_io *io);
+/* The last i of offsets [count + 1] with offsets[i] <= index: who holds item `index`. */
+int64_t fv_exact_locate(const int64_t *offsets, int64_t count, int64_t index);
+static inline const int64_t *fv_exact_key_offsets(const fv_layout *layout)
+{
+    return layout->offsets_k != NULL ? layout->offsets_k : layout->offsets_q;
+}
+
+/* A stream's memory: this header, keys [capacity][G][d], values [capacity][G][dv], each 64-byte aligned. */
+typedef struct fv_exact_state {
+    int64_t tokens, capacity;
+    char pad[FV_ALIGN - 2 * sizeof(int64_t)];
+} fv_exact_state;
+float *fv_exact_keys(fv_exact_state *state);
+float *fv_exact_values(const fv_attention *op, fv_exact_state *state);
+/* States of different capacity may follow each other: each knows its own size. */
+fv_exact_state *fv_exact_state_after(const fv_attention *op, fv_exact_state *state);
+
+fv_status fv_exact_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                           void *saved, void *scratch);
+size_t fv_exact_forward_bytes(const fv_attention *op, const fv_layout *layout);
+fv_status fv_exact_backward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                            const fv_attention_grad *grad, const void *saved, void *scratch);
+size_t fv_exact_backward_bytes(const fv_attention *op, const fv_layout *layout);
+
+size_t fv_exact_state_bytes(const fv_attention *op, int64_t capacity);
+void fv_exact_state_init(const fv_attention *op, int64_t capacity, void *state);
+void fv_exact_state_view(const fv_attention *op, void *state, fv_state_view *view);
+fv_status fv_exact_state_merge(const fv_attention *op, void *dst, const void *a, const void *b);
+fv_status fv_exact_append(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io);
+fv_status fv_exact_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
+                        size_t state_bytes, void *scratch);
+
+#endif

@@ -1,0 +1,189 @@
+/* exact_backward.c: softmax attention backward, one task a (sequence, key head). A task owns the rows of dk
+ * and dv it adds to, and those of dq of its query heads, and walks them in a fixed order: no sum depends on
+ * threads. */
+#include "attention/exact.h"
+
+typedef struct backward_call {
+    const fv_attention *op;
+    const fv_layout *layout;
+    fv_attention_io io;
+    const fv_attention_grad *grad;
+    const float *lse; /* [H][Tq] */
+    float *delta;     /* [H][Tq], D_i = dy_i . y_i */
+    fv_exact_tiles tiles;
+    char *workers;
+    size_t worker_bytes;
+} backward_call;
+
+typedef struct backward_scratch {
+    float *p, *ds;    /* [rows][keys] */
+    int64_t *visible; /* [rows] */
+} backward_scratch;
+
+static backward_scratch push_scratch(fv_arena *arena, fv_exact_tiles tiles)
+{
+    backward_scratch s;
+    s.p = FV_PUSH(arena, float, tiles.rows *tiles.keys);
+    s.ds = FV_PUSH(arena, float, tiles.rows *tiles.keys);
+    s.visible = FV_PUSH(arena, int64_t, tiles.rows);
+    return s;
+}
+
+static void lay_out(fv_arena *arena, backward_call *c)
+{
+    int64_t floats;
+    c->tiles = fv_exact_backward_tiles(c->op, c->layout);
+    bool fits = fv_mul(c->layout->offsets_q[c->layout->sequences], c->op->options.heads, &floats);
+    c->delta = FV_PUSH(arena, float, fits ? floats : INT64_MAX);
+    fv_arena worker = fv_arena_measure();
+    push_scratch(&worker, c->tiles);
+    c->worker_bytes = worker.used;
+    c->workers = fv_arena_push(arena, c->op->ctx->threads, c->worker_bytes);
+}
+
+size_t fv_exact_backward_bytes(const fv_attention *op, const fv_layout *layout)
+{
+    fv_arena arena = fv_arena_measure();
+    backward_call call = {.op = op, .layout = layout};
+    lay_out(&arena, &call);
+    return arena.used;
+}
+
+/* One head of one sequence, pointers at its first token. */
+typedef struct head_view {
+    const float *q, *k, *v, *dy, *lse, *delta;
+    float *dq, *dk, *dv;
+    int64_t queries, keys;
+} head_view;
+
+static float *shift(float *x, int64_t floats)
+{
+    return x != NULL ? x + floats : NULL;
+}
+
+static head_view view_head(const backward_call *c, int64_t s, int64_t h)
+{
+    const fv_attention_options *o = &c->op->options;
+    const int64_t *offsets_q = c->layout->offsets_q, *offsets_k = fv_exact_key_offsets(c->layout);
+    int64_t g = h * o->kv_heads / o->heads, all = offsets_q[c->layout->sequences];
+    int64_t q_at = offsets_q[s] * c->io.q_stride + h * o->dim;
+    int64_t k_at = offsets_k[s] * c->io.k_stride + g * o->dim;
+    int64_t v_at = offsets_k[s] * c->io.v_stride + g * o->value_dim;
+    return (head_view){
+        .q = c->io.q + q_at,
+        .k = c->io.k + k_at,
+        .v = c->io.v + v_at,
+        .dy = c->grad->dy + offsets_q[s] * c->io.y_stride + h * o->value_dim,
+        .lse = c->lse + h * all + offsets_q[s],
+        .delta = c->delta + h * all + offsets_q[s],
+        .dq = shift(c->grad->dq, q_at),
+        .dk = shift(c->grad->dk, k_at),
+        .dv = shift(c->grad->dv, v_at),
+        .queries = offsets_q[s + 1] - offsets_q[s],
+        .keys = offsets_k[s + 1] - offsets_k[s],
+    };
+}
+
+/* P [n][cols] of queries i.. and keys j.. */
+static void probabilities(const backward_call *c, const head_view *x, int64_t i, int64_t n, int64_t j,
+                          int64_t cols, const backward_scratch *t)
+{
+    const fv_kernels *kr = c->op->ctx->kernels;
+    int64_t d = c->op->options.dim, ldq = c->io.q_stride, ldk = c->io.k_stride;
+    bool masked = c->op->options.causal && i + 1 < j + cols;
+    for (int64_t row = 0; masked && row < n; row++)
+        t->visible[row] = FV_MAX(0, FV_MIN(cols, i + row + 1 - j));
+    kr->gemm('N', 'T', n, cols, d, fv_exact_score_factor(c->op), x->q + i * ldq, ldq, x->k + j * ldk, ldk,
+             0.0f, t->p, cols);
+    kr->softmax_probs(n, cols, t->p, cols, masked ? t->visible : NULL, x->lse + i);
+}
+
+static void backward_tile(const backward_call *c, const head_view *x, int64_t i, int64_t n, int64_t j,
+                          int64_t cols, const backward_scratch *t)
+{
+    const fv_kernels *kr = c->op->ctx->kernels;
+    const fv_attention_io *io = &c->io;
+    int64_t d = c->op->options.dim, width = c->op->options.value_dim;
+    int64_t ldq = io->q_stride, ldk = io->k_stride, ldv = io->v_stride, ldy = io->y_stride;
+    const float *dy = x->dy + i * ldy;
+    float scale = (float)c->op->options.scale;
+
+    probabilities(c, x, i, n, j, cols, t);
+    if (x->dv != NULL) /* dv_j += sum_i P_ij dy_i */
+        kr->gemm('T', 'N', cols, width, n, 1.0f, t->p, cols, dy, ldy, 1.0f, x->dv + j * ldv, ldv);
+    if (x->dq == NULL && x->dk == NULL)
+        return;
+    /* dS_ij = P_ij (dy_i.v_j - D_i) */
+    kr->gemm('N', 'T', n, cols, width, 1.0f, dy, ldy, x->v + j * ldv, ldv, 0.0f, t->ds, cols);
+    kr->softmax_back(n, cols, t->p, cols, t->ds, cols, x->delta + i, t->ds, cols);
+    if (x->dq != NULL) /* dq_i += scale sum_j dS_ij k_j */
+        kr->gemm('N', 'N', n, d, cols, scale, t->ds, cols, x->k + j * ldk, ldk, 1.0f, x->dq + i * ldq, ldq);
+    if (x->dk != NULL) /* dk_j += scale sum_i dS_ij q_i */
+        kr->gemm('T', 'N', cols, d, n, scale, t->ds, cols, x->q + i * ldq, ldq, 1.0f, x->dk + j * ldk, ldk);
+}
+
+static void backward_head(const backward_call *c, const head_view *x, const backward_scratch *t)
+{
+    int64_t rows = c->tiles.rows;
+    bool causal = c->op->options.causal;
+    for (int64_t j = 0; j < x->keys; j += c->tiles.keys) {
+        int64_t end = FV_MIN(j + c->tiles.keys, x->keys);
+        for (int64_t i = causal ? j / rows * rows : 0; i < x->queries; i += rows) {
+            int64_t n = FV_MIN(rows, x->queries - i);
+            int64_t seen = causal ? FV_MIN(end, i + n) : end; /* tiles above the diagonal do not exist */
+            backward_tile(c, x, i, n, j, seen - j, t);
+        }
+    }
+}
+
+static void backward_task(void *arg, int64_t index, int worker)
+{
+    const backward_call *c = arg;
+    const fv_attention_options *o = &c->op->options;
+    int64_t s = index / o->kv_heads, group = o->heads / o->kv_heads, first = index % o->kv_heads * group;
+    fv_arena arena = fv_arena_over(c->workers + (size_t)worker * c->worker_bytes, c->worker_bytes);
+    backward_scratch scratch = push_scratch(&arena, c->tiles);
+    for (int64_t h = first; h < first + group; h++) {
+        head_view x = view_head(c, s, h);
+        backward_head(c, &x, &scratch);
+    }
+}
+
+static void delta_task(void *arg, int64_t h, int worker)
+{
+    const backward_call *c = arg;
+    int64_t all = c->layout->offsets_q[c->layout->sequences], dv = c->op->options.value_dim;
+    int64_t ldy = c->io.y_stride;
+    (void)worker;
+    c->op->ctx->kernels->row_dots(all, dv, 1.0f, c->grad->dy + h * dv, ldy, c->io.y + h * dv, ldy, 0.0f,
+                                  c->delta + h * all);
+}
+
+/* The keys a stream saw before this call are not among the inputs, so their part of dq cannot be computed. */
+static fv_status check_states(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io)
+{
+    fv_exact_state *state = io->state;
+    for (int64_t s = 0; state != NULL && s < layout->sequences; s++) {
+        if (state->tokens != layout->offsets_q[s + 1] - layout->offsets_q[s])
+            return fv_fail(
+                op->ctx, FV_ERR_USAGE,
+                "backward of exact attention needs the whole sequence: stream %lld had earlier tokens; "
+                "run forward on all of them at once",
+                (long long)s);
+        state = fv_exact_state_after(op, state);
+    }
+    return FV_OK;
+}
+
+fv_status fv_exact_backward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                            const fv_attention_grad *grad, const void *saved, void *scratch)
+{
+    TRY(check_states(op, layout, io));
+    backward_call call = {
+        .op = op, .layout = layout, .io = fv_exact_resolve(op, io), .grad = grad, .lse = saved};
+    fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
+    lay_out(&arena, &call);
+    fv_parallel(op->ctx, op->options.heads, delta_task, &call);
+    fv_parallel(op->ctx, layout->sequences * op->options.kv_heads, backward_task, &call);
+    return FV_OK;
+}
