@@ -171,7 +171,7 @@ FV_API FV_NODISCARD fv_status fv_attention_state_view(const fv_attention *op, vo
 FV_API FV_NODISCARD fv_status fv_attention_state_set_tokens(const fv_attention *op, void *state,
                                                             int64_t tokens);
 /* dst = the state of a's tokens followed by b's. dst may be a or b. The empty state is neutral,
- * exactly. Kernelized kinds only; others FV_ERR_USAGE. */
+ * exactly. Kinds that keep keys: dst was made by _init and has room for both, else FV_ERR_RESOURCE. */
 FV_API FV_NODISCARD fv_status fv_attention_state_merge(const fv_attention *op, void *dst, const void *a,
                                                        const void *b);
 

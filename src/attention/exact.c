@@ -29,12 +29,12 @@
 
 static fv_status check(fv_attention *op)
 {
+    if (op->options.epsilon >= 0)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention exact: epsilon is for the generalized maps only");
     fv_denominator guard = op->options.denominator;
     if (guard != FV_DENOMINATOR_DEFAULT && guard != FV_DENOMINATOR_NONE)
-        return fv_fail(
-            op->ctx, FV_ERR_USAGE,
-            "denominator: exact attention divides by a sum that is never 0 and takes no guard; use "
-            "none");
+        return fv_fail(op->ctx, FV_ERR_USAGE,
+                       "attention exact: its normaliser is never 0 and takes no guard; use denominator none");
     op->options.denominator = FV_DENOMINATOR_NONE;
     return FV_OK;
 }

@@ -159,26 +159,9 @@ static void delta_task(void *arg, int64_t h, int worker)
                                   c->delta + h * all);
 }
 
-/* The keys a stream saw before this call are not among the inputs, so their part of dq cannot be computed. */
-static fv_status check_states(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io)
-{
-    fv_exact_state *state = io->state;
-    for (int64_t s = 0; state != NULL && s < layout->sequences; s++) {
-        if (state->tokens != layout->offsets_q[s + 1] - layout->offsets_q[s])
-            return fv_fail(
-                op->ctx, FV_ERR_USAGE,
-                "backward of exact attention needs the whole sequence: stream %lld had earlier tokens; "
-                "run forward on all of them at once",
-                (long long)s);
-        state = fv_exact_state_after(op, state);
-    }
-    return FV_OK;
-}
-
 fv_status fv_exact_backward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                             const fv_attention_grad *grad, const void *saved, void *scratch)
 {
-    TRY(check_states(op, layout, io));
     backward_call call = {
         .op = op, .layout = layout, .io = fv_exact_resolve(op, io), .grad = grad, .lse = saved};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
