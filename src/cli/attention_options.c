@@ -9,12 +9,12 @@ static const cli_option common_options[] = {
      .type = CLI_INT,
      .metavar = "N",
      .max = 4096,
-     .fallback = "all processors",
+     .words = "all processors",
      .help = "worker threads; results do not depend on it"},
     {.name = "cpu",
      .type = CLI_TEXT,
      .metavar = "NAME",
-     .fallback = "best available",
+     .words = "best available",
      .help = "kernel set: reference, avx2, avx512 or neon (`favor info` lists what this processor has)"},
     {.name = "json", .type = CLI_FLAG, .help = "print the result as JSON"},
     {.name = "help", .type = CLI_FLAG, .help = "print this help"},
@@ -32,20 +32,20 @@ static const cli_option attention_options[] = {
      .type = CLI_REAL,
      .metavar = "X",
      .key = "attention.scale",
-     .fallback = "1/sqrt(d), or 1 for generalized maps",
+     .words = "1/sqrt(d), or 1 for generalized maps",
      .help = "multiplies q.k"},
     {.name = "features",
      .type = CLI_INT,
      .metavar = "M",
      .max = 1 << 20,
      .key = "attention.features",
-     .fallback = "d ln d, up to a multiple of 16",
+     .words = "d ln d, up to a multiple of 16",
      .help = "number of random projections"},
     {.name = "projection",
      .type = CLI_ENUM,
      .choices = "none|iid|orthogonal",
      .key = "attention.projection",
-     .fallback = "orthogonal, or none for generalized maps",
+     .words = "orthogonal, or none for generalized maps",
      .help = "how the projections are drawn"},
     {.name = "row-norms",
      .type = CLI_ENUM,
@@ -69,13 +69,13 @@ static const cli_option attention_options[] = {
      .type = CLI_REAL,
      .metavar = "X",
      .key = "attention.epsilon",
-     .fallback = "1e-3",
+     .words = "1e-3",
      .help = "added to the features of generalized maps, and of these only"},
     {.name = "denominator",
      .type = CLI_TEXT,
      .metavar = "GUARD",
      .key = "attention.denominator",
-     .fallback = "none, or sign:1e-3 for maps that can be negative",
+     .words = "none, or sign:1e-3 for maps that can be negative",
      .help = "guard of the normaliser D: none (D), off (no division), add:X (D+X), clamp:X (max(D,X)), abs:X "
              "(max(|D|,X)), sign:X (max(|D|,X) with the sign of D)"},
     {.name = "causal", .type = CLI_FLAG, .help = "position i sees positions up to i only"},
@@ -85,7 +85,7 @@ static const cli_option attention_options[] = {
      .min = 1,
      .max = 1 << 20,
      .key = "attention.chunk",
-     .fallback = "as suits the kind",
+     .words = "as suits the kind",
      .help = "tokens in a chunk of causal attention"},
     {.name = "dtype",
      .type = CLI_ENUM,
@@ -161,9 +161,9 @@ fv_status cli_attention_options(const cli_args *args, const char *kind, fv_atten
     fv_attention_options_init(options);
     options->kind = row->name;
     options->causal = cli_flag(args, "causal");
-    options->scale = cli_given(args, "scale") ? cli_real(args, "scale") : 0;
-    options->features = cli_given(args, "features") ? cli_int(args, "features") : 0;
-    options->chunk = cli_given(args, "chunk") ? cli_int(args, "chunk") : 0;
+    options->scale = cli_real(args, "scale");
+    options->features = cli_int(args, "features");
+    options->chunk = cli_int(args, "chunk");
     if (cli_given(args, "projection"))
         options->projection = projection_of(cli_text(args, "projection"));
     if (strcmp(cli_text(args, "row-norms"), "sqrt-d") == 0)

@@ -59,7 +59,8 @@ typedef struct cli_option {
     const char *metavar;  /* NULL: from the type */
     double min, max;      /* of numbers, inclusive, when min < max */
     const char *choices;  /* "a|b|c" */
-    const char *fallback; /* the default: a value, or words if it is worked out ("1/sqrt(d)") */
+    const char *fallback; /* the default, a value */
+    const char *words;    /* or what it is worked out from ("1/sqrt(d)"); then there is no fallback */
     const char *key;      /* the configuration key it sets; what is not given here comes from that row */
     const char *help;     /* one sentence, no period */
 } cli_option;
@@ -109,7 +110,7 @@ const cli_command *cli_args_command(const cli_args *args);
 bool cli_given(const cli_args *args, const char *name);       /* on the command line */
 bool cli_flag(const cli_args *args, const char *name);        /* the same, for flags */
 const char *cli_text(const cli_args *args, const char *name); /* or the default, or NULL */
-int64_t cli_int(const cli_args *args, const char *name);      /* or the default; 0 if that is not a number */
+int64_t cli_int(const cli_args *args, const char *name);      /* or the default, 0 without one */
 double cli_real(const cli_args *args, const char *name);
 int cli_count(const cli_args *args, const char *name); /* values of lists, files and pairs */
 const char *cli_item(const cli_args *args, const char *name, int index);

@@ -34,15 +34,27 @@ void cli_usage(FILE *file, const cli_command *command)
     fputs(" [OPTION...]", file);
 }
 
-static void describe(FILE *file, const cli_option *option, int column)
+static void describe(FILE *file, const cli_option *option)
 {
     char text[1024];
     int used = snprintf(text, sizeof text, "%s", option->help);
     if (option->choices != NULL && option->metavar != NULL)
         used += snprintf(text + used, sizeof text - (size_t)used, " (%s)", option->choices);
-    if (option->fallback != NULL)
-        snprintf(text + used, sizeof text - (size_t)used, " [%s]", option->fallback);
-    cli_wrap(file, text, column, COLUMN, WIDTH);
+    if (option->fallback != NULL || option->words != NULL)
+        snprintf(text + used, sizeof text - (size_t)used, " [%s]",
+                 option->words != NULL ? option->words : option->fallback);
+    cli_wrap(file, text, COLUMN, COLUMN, WIDTH);
+}
+
+/* Prints the left column, of `width` characters, and moves to where the right one begins. */
+static void to_column(FILE *file, const char *left, int width)
+{
+    fputs(left, file);
+    if (width > COLUMN - 2) {
+        fputc('\n', file);
+        width = 0;
+    }
+    fprintf(file, "%*s", COLUMN - width, "");
 }
 
 static void print_option(FILE *file, const cli_option *row)
@@ -55,13 +67,8 @@ static void print_option(FILE *file, const cli_option *row)
     const char *metavar = cli_metavar(&option);
     int column =
         snprintf(left, sizeof left, "  %s--%s%s%s", letter, option.name, metavar[0] ? " " : "", metavar);
-    fputs(left, file);
-    if (column > COLUMN - 2) {
-        fputc('\n', file);
-        column = 0;
-    }
-    fprintf(file, "%*s", COLUMN - column, "");
-    describe(file, &option, COLUMN);
+    to_column(file, left, column);
+    describe(file, &option);
 }
 
 static void print_options(FILE *file, const cli_command *command)
@@ -82,8 +89,8 @@ static void print_settings(FILE *file)
     const fv_config_key *key;
     fputs("\nSettings (--set KEY=VALUE, or in the file of --config):\n", file);
     for (int i = 0; (key = fv_config_key_at(i)) != NULL; i++) {
-        char text[1024];
-        fprintf(file, "  %s\n%*s", key->key, COLUMN, "");
+        char left[128], text[1024];
+        to_column(file, left, snprintf(left, sizeof left, "  %s", key->key));
         snprintf(text, sizeof text, "%s%s%s%s [%s]", key->help, key->choices ? " (" : "",
                  key->choices ? key->choices : "", key->choices ? ")" : "", key->fallback);
         cli_wrap(file, text, COLUMN, COLUMN, WIDTH);

@@ -143,7 +143,7 @@ static fv_status run(fv_context *ctx, const cli_args *args)
 
 const cli_command cli_info = {
     .name = "info",
-    .summary = "show the version, the processor, the kernels in use and the names favor knows",
+    .summary = "show the processor, the kernels in use and the known names",
     .groups = groups,
     .run = run,
 };

@@ -77,9 +77,9 @@ static void print_option(const cli_option *row)
         fputs(": ", stdout);
         roff(option.choices);
     }
-    if (option.fallback != NULL) {
+    if (option.fallback != NULL || option.words != NULL) {
         fputs(". Default: ", stdout);
-        roff(option.fallback);
+        roff(option.words != NULL ? option.words : option.fallback);
     }
     fputs(".\n", stdout);
 }

@@ -83,7 +83,8 @@ cli_option cli_option_resolve(const cli_option *row)
     const fv_config_key *key = row->key != NULL ? find_key(row->key) : NULL;
     if (key == NULL)
         return full;
-    if (row->fallback == NULL && key->type != FV_CONFIG_BOOL && key->fallback[0] != '\0')
+    if (row->fallback == NULL && row->words == NULL && key->type != FV_CONFIG_BOOL &&
+        key->fallback[0] != '\0')
         full.fallback = key->fallback;
     if (row->help != NULL)
         return full;
