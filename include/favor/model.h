@@ -62,7 +62,8 @@ FV_API FV_NODISCARD fv_status fv_stream_create(fv_stream **stream, fv_model *mod
 FV_API void fv_stream_destroy(fv_stream *stream);
 FV_API int64_t fv_stream_tokens(const fv_stream *stream); /* tokens fed so far */
 
-/* Feeds tokens (in chunks when many) and returns the logits [vocabulary] after the last one. */
+/* Feeds tokens (in chunks when many) and returns the logits [vocabulary] after the last one. count 0: the
+ * logits after the last token fed before; a saved state holds them. */
 FV_API FV_NODISCARD fv_status fv_stream_feed(fv_stream *stream, const int32_t *tokens, int64_t count,
                                              float *logits);
 /* The whole state as a safetensors file; loading needs the same model (fingerprint), else FV_ERR_FILE. */
