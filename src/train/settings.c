@@ -1,0 +1,163 @@
+/* settings.c: what the settings of a run really are.
+ *
+ * Continuing a run must give the bits of an uninterrupted one, so a key that shapes a step has to stay. Those
+ * that only say how long and how often (`steering`) may change. A key that is not given keeps the run's
+ * value: `--resume` needs no repetition. With schedule = cosine other `steps` stretch the schedule from here.
+ */
+#include "train/internal.h"
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Keys that a continued run may change; all are whole numbers. */
+static const char *const steering[] = {"steps",      "eval_every", "eval_batches", "checkpoint_every",
+                                       "early_stop", "log_every"};
+
+static bool may_change(const char *key)
+{
+    for (int i = 0; i < FV_COUNT(steering); i++)
+        if (strcmp(key, steering[i]) == 0)
+            return true;
+    return false;
+}
+
+static fv_status set_int(fv_config *config, const char *key, int64_t value)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    return fv_config_set(config, key, text);
+}
+
+/* The tokenizer that the reader implies. */
+static fv_status complete_tokenizer(fv_context *ctx, fv_config *config)
+{
+    const char *reader = fv_config_text(config, "reader"), *given = fv_config_text(config, "tokenizer");
+    for (int i = 0; i < fv_reader_kind_count(); i++) {
+        const fv_reader_kind *kind = fv_reader_kind_at(i);
+        if (strcmp(kind->name, reader) != 0)
+            continue;
+        if (fv_config_is_set(config, "tokenizer") && strcmp(given, kind->tokenizer) != 0)
+            return fv_fail(ctx, FV_ERR_USAGE, "tokenizer: %s does not fit the reader %s, expected %s", given,
+                           reader, kind->tokenizer);
+        return fv_config_set(config, "tokenizer", kind->tokenizer);
+    }
+    return FV_OK;
+}
+
+static fv_status complete(fv_context *ctx, fv_config *config)
+{
+    TRY(complete_tokenizer(ctx, config));
+    bool causal = strcmp(fv_config_text(config, "task"), "lm") == 0;
+    if (!causal && fv_config_bool(config, "is_decoder"))
+        return fv_fail(ctx, FV_ERR_USAGE,
+                       "is_decoder: a causal model cannot be trained with task mlm, "
+                       "expected task lm or is_decoder false");
+    TRY(fv_config_set(config, "is_decoder", causal ? "true" : "false"));
+    int64_t length = fv_config_int(config, "length");
+    if (fv_config_int(config, "max_position_embeddings") == 0)
+        TRY(set_int(config, "max_position_embeddings", length));
+    if (fv_config_int(config, "max_position_embeddings") < length &&
+        strcmp(fv_config_text(config, "position_embedding_type"), "learned") == 0)
+        return fv_fail(ctx, FV_ERR_USAGE, "max_position_embeddings: %lld positions cannot hold length %lld",
+                       (long long)fv_config_int(config, "max_position_embeddings"), (long long)length);
+    return FV_OK;
+}
+
+fv_status fv_settings_complete(fv_config **whole, fv_context *ctx, const fv_config *given)
+{
+    TRY(fv_config_copy(whole, given));
+    fv_status status = complete(ctx, *whole);
+    if (status != FV_OK) {
+        fv_config_destroy(*whole);
+        *whole = NULL;
+    }
+    return status;
+}
+
+/* ---- resuming --------------------------------------------------------------------------------------- */
+
+/* A value for a message. */
+static void value_text(const fv_config *config, const fv_config_key *key, char *text, size_t bytes)
+{
+    if (key->type == FV_CONFIG_TEXT)
+        snprintf(text, bytes, "%s", fv_config_text(config, key->key));
+    else if (key->type == FV_CONFIG_BOOL)
+        snprintf(text, bytes, "%s", fv_config_bool(config, key->key) ? "true" : "false");
+    else if (key->type == FV_CONFIG_INT)
+        snprintf(text, bytes, "%lld", (long long)fv_config_int(config, key->key));
+    else
+        snprintf(text, bytes, "%.9g", fv_config_real(config, key->key));
+}
+
+static bool same_value(const fv_config *a, const fv_config *b, const fv_config_key *key)
+{
+    if (key->type == FV_CONFIG_TEXT)
+        return strcmp(fv_config_text(a, key->key), fv_config_text(b, key->key)) == 0;
+    if (key->type == FV_CONFIG_BOOL)
+        return fv_config_bool(a, key->key) == fv_config_bool(b, key->key);
+    if (key->type == FV_CONFIG_INT)
+        return fv_config_int(a, key->key) == fv_config_int(b, key->key);
+    return fv_config_real(a, key->key) == fv_config_real(b, key->key);
+}
+
+/* "Choose for me", which the run's own choice satisfies. */
+static bool is_open(const fv_config *given, const fv_config_key *key)
+{
+    static const char *const automatic[] = {"0", "-1", "default"};
+    char value[64];
+    value_text(given, key, value, sizeof value);
+    for (int i = 0; i < FV_COUNT(automatic); i++)
+        if (key->part == FV_CONFIG_MODEL && strcmp(key->fallback, automatic[i]) == 0 &&
+            strcmp(value, key->fallback) == 0)
+            return true;
+    return strcmp(key->key, "is_decoder") == 0; /* follows from task, which is compared */
+}
+
+static fv_status merge_key(fv_config *whole, fv_context *ctx, const fv_config *given,
+                           const fv_config_key *key)
+{
+    if (!fv_config_is_set(given, key->key) || same_value(given, whole, key) || is_open(given, key))
+        return FV_OK;
+    if (may_change(key->key))
+        return set_int(whole, key->key, fv_config_int(given, key->key));
+    char asked[256], kept[256];
+    value_text(given, key, asked, sizeof asked);
+    value_text(whole, key, kept, sizeof kept);
+    return fv_fail(
+        ctx, FV_ERR_USAGE,
+        "%s: the run was started with %s, %s cannot continue it; leave the setting out, or start a "
+        "new run in another directory",
+        key->key, kept, asked);
+}
+
+fv_status fv_settings_resume(fv_config **whole, fv_context *ctx, const fv_config *given, const fv_config *run)
+{
+    TRY(fv_config_copy(whole, run));
+    for (int i = 0; i < fv_config_key_count(); i++) {
+        fv_status status = merge_key(*whole, ctx, given, fv_config_key_at(i));
+        if (status != FV_OK) {
+            fv_config_destroy(*whole);
+            *whole = NULL;
+            return status;
+        }
+    }
+    return FV_OK;
+}
+
+fv_status fv_settings_check_files(fv_context *ctx, const fv_train_state *state, const char *const *files,
+                                  int64_t count)
+{
+    if (count != state->file_count)
+        return fv_fail(ctx, FV_ERR_USAGE, "data: the run was started with %lld files, not %lld",
+                       (long long)state->file_count, (long long)count);
+    for (int64_t i = 0; i < count; i++) {
+        struct stat about;
+        if (stat(files[i], &about) != 0)
+            continue; /* opening it will say why */
+        if (about.st_size != state->files[i].bytes)
+            return fv_fail(ctx, FV_ERR_USAGE, "data: %s has %lld bytes, the run was started with %lld (%s)",
+                           files[i], (long long)about.st_size, (long long)state->files[i].bytes,
+                           state->files[i].path);
+    }
+    return FV_OK;
+}
