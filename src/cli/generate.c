@@ -50,10 +50,9 @@ typedef struct generation {
     fv_model *model;
     fv_stream *stream;
     const fv_tokenizer *tokenizer;
-    float *logits;  /* [vocabulary], after the last token fed */
-    int64_t tokens; /* to draw at most */
-    json_t *ids;    /* --json: the tokens drawn; else NULL, and they are printed as they come */
-    bool ended;
+    float *logits; /* [vocabulary], after the last token fed */
+    int64_t tokens;
+    double begin;
 } generation;
 
 /* ---- the model and its stream -------------------------------------------------------------------------- */
@@ -127,20 +126,15 @@ static fv_status begin_stream(generation *g)
 /* ---- tokens -----------------------------------------------------------------------------------------------
  */
 
-/* Prints a token at once, or keeps it for --json. */
-static void put_token(generation *g, int32_t token)
+static void print_token(const generation *g, int32_t token)
 {
-    if (g->ids != NULL) {
-        json_array_append_new(g->ids, json_integer(token));
-        return;
-    }
     int letter = fv_tokenizer_letter(g->tokenizer, token);
     if (letter >= 0)
         putchar(letter);
     fflush(stdout);
 }
 
-/* Draws and puts up to g->tokens tokens. Every token drawn is fed, so that a saved state holds them all. */
+/* Draws and prints up to g->tokens tokens. Every token drawn is fed, so that a saved state holds them all. */
 static fv_status draw_tokens(generation *g, int64_t *drawn)
 {
     fv_sampling sampling;
@@ -154,10 +148,9 @@ static fv_status draw_tokens(generation *g, int64_t *drawn)
         if (cli_signal() != 0)
             return FV_STOPPED;
         CLI_TRY(fv_sample(g->ctx, g->tokenizer, &sampling, fv_stream_tokens(g->stream), g->logits, &token));
-        g->ended = token == g->tokenizer->end;
-        if (g->ended)
+        if (token == g->tokenizer->end)
             break;
-        put_token(g, token);
+        print_token(g, token);
         CLI_TRY(fv_stream_feed(g->stream, &token, 1, g->logits));
         (*drawn)++;
     }
@@ -171,46 +164,19 @@ static void tell_rate(double seconds, int64_t drawn)
                  cli_si((double)drawn / seconds).text);
 }
 
-/* The text is null where the bytes drawn are no UTF-8; the token ids are always there. */
-static fv_status print_json(const generation *g)
-{
-    size_t count = json_array_size(g->ids), length = 0;
-    char *text = fv_alloc(g->ctx, count + 1);
-    if (text == NULL)
-        return FV_ERR_RESOURCE;
-    for (size_t i = 0; i < count; i++) {
-        int32_t id = (int32_t)json_integer_value(json_array_get(g->ids, i));
-        int letter = fv_tokenizer_letter(g->tokenizer, id);
-        if (letter >= 0)
-            text[length++] = (char)letter;
-    }
-    json_t *string = json_stringn(text, length);
-    fv_free(g->ctx, text);
-    const char *prompt = cli_text(g->args, "prompt");
-    return cli_json_print(json_pack("{s:s, s:o, s:O, s:b}", "prompt", prompt != NULL ? prompt : "", "text",
-                                    string != NULL ? string : json_null(), "ids", g->ids, "ended", g->ended));
-}
-
 static fv_status generate(generation *g)
 {
     int64_t drawn;
     CLI_TRY(begin_stream(g));
-    if (cli_flag(g->args, "json"))
-        g->ids = json_array();
-    if (g->ids == NULL && cli_flag(g->args, "echo") && cli_text(g->args, "prompt") != NULL)
+    if (cli_flag(g->args, "echo") && cli_text(g->args, "prompt") != NULL)
         fputs(cli_text(g->args, "prompt"), stdout);
-    double begin = cli_now();
+    g->begin = cli_now();
     fv_status status = draw_tokens(g, &drawn);
-    if (g->ids == NULL)
-        putchar('\n');
+    putchar('\n');
     fflush(stdout);
-    tell_rate(cli_now() - begin, drawn);
-    if (status != FV_OK && status != FV_STOPPED)
-        return status;
-    if (cli_given(g->args, "state-out"))
+    tell_rate(cli_now() - g->begin, drawn);
+    if (cli_given(g->args, "state-out") && (status == FV_OK || status == FV_STOPPED))
         CLI_TRY(fv_stream_save(g->stream, cli_text(g->args, "state-out")));
-    if (g->ids != NULL)
-        CLI_TRY(print_json(g));
     return status;
 }
 
@@ -232,7 +198,6 @@ static fv_status run(fv_context *ctx, const cli_args *args)
 {
     generation g = {.ctx = ctx, .args = args, .tokens = cli_int(args, "tokens")};
     fv_status status = load_and_generate(&g);
-    json_decref(g.ids);
     fv_free(ctx, g.logits);
     fv_stream_destroy(g.stream);
     fv_model_destroy(g.model);

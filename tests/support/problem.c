@@ -1,0 +1,313 @@
+/* support/problem.c: see problem.h. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/internal.h"
+#include "support/problem.h"
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EPS  ((double)FLT_EPSILON)
+#define TINY ((double)FLT_MIN)
+
+/* What lies between the rows; no call may touch it. */
+#define CANARY 0x1.5p77f
+
+fv_context *problem_context(const char *cpu, int threads)
+{
+    fv_context_options options;
+    fv_context *ctx = NULL;
+    fv_context_options_init(&options);
+    options.cpu = cpu;
+    options.threads = threads;
+    assert_int_equal(fv_context_create(&ctx, &options), FV_OK);
+    return ctx;
+}
+
+int64_t problem_row_q(const problem *p)
+{
+    return p->info.options.heads * p->info.options.dim;
+}
+
+int64_t problem_row_k(const problem *p)
+{
+    return p->info.options.kv_heads * p->info.options.dim;
+}
+
+int64_t problem_row_v(const problem *p)
+{
+    return p->info.options.kv_heads * p->info.options.value_dim;
+}
+
+int64_t problem_row_y(const problem *p)
+{
+    return p->info.options.heads * p->info.options.value_dim;
+}
+
+/* ---- making -------------------------------------------------------------------------------------------- */
+
+static int64_t *offsets_of(int64_t sequences, const int64_t *lengths)
+{
+    int64_t *offsets = calloc((size_t)sequences + 1, sizeof *offsets);
+    for (int64_t s = 0; s < sequences; s++)
+        offsets[s + 1] = offsets[s] + lengths[s];
+    return offsets;
+}
+
+static float *tensor(const problem *p, int64_t tokens, int64_t row)
+{
+    int64_t floats = tokens * (row + p->pad);
+    float *x = fv_alloc(p->ctx, (size_t)floats * sizeof *x);
+    assert_non_null(x);
+    for (int64_t i = 0; i < floats; i++)
+        x[i] = CANARY;
+    return x;
+}
+
+static float *random_tensor(const problem *p, int64_t tokens, int64_t row, double spread, uint64_t seed,
+                            uint32_t which)
+{
+    fv_random random = fv_random_make(seed, FV_RANDOM_TEST, which, 0);
+    float *x = tensor(p, tokens, row);
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t c = 0; c < row; c++)
+            x[t * (row + p->pad) + c] = (float)(spread * fv_random_normal(&random));
+    return x;
+}
+
+static void zero_rows(const problem *p, float *x, int64_t tokens, int64_t row)
+{
+    for (int64_t t = 0; t < tokens; t++)
+        memset(x + t * (row + p->pad), 0, (size_t)row * sizeof *x);
+}
+
+static void *memory(const problem *p, size_t bytes)
+{
+    void *block = fv_alloc(p->ctx, bytes);
+    assert_non_null(block);
+    memset(block, 0xAA, bytes); /* nothing may rely on fresh memory */
+    return block;
+}
+
+problem *problem_make(fv_context *ctx, const fv_attention_options *options, const problem_shape *shape)
+{
+    problem *p = calloc(1, sizeof *p);
+    double spread = shape->spread > 0 ? shape->spread : 1;
+    p->ctx = ctx;
+    p->pad = shape->pad;
+    if (fv_attention_create(&p->op, ctx, options) != FV_OK)
+        fail_msg("%s", fv_context_message(ctx));
+    fv_attention_get_info(p->op, &p->info);
+    p->offsets_q = offsets_of(shape->sequences, shape->queries);
+    p->offsets_k = offsets_of(shape->sequences, shape->keys != NULL ? shape->keys : shape->queries);
+    p->layout = (fv_layout){shape->sequences, p->offsets_q, shape->keys != NULL ? p->offsets_k : NULL};
+    p->tq = p->offsets_q[shape->sequences];
+    p->tk = p->offsets_k[shape->sequences];
+    p->q = random_tensor(p, p->tq, problem_row_q(p), spread, shape->seed, 0);
+    p->k = random_tensor(p, p->tk, problem_row_k(p), spread, shape->seed, 1);
+    p->v = random_tensor(p, p->tk, problem_row_v(p), 1, shape->seed, 2);
+    p->dy = random_tensor(p, p->tq, problem_row_y(p), 1, shape->seed, 3);
+    p->y = tensor(p, p->tq, problem_row_y(p));
+    p->dq = tensor(p, p->tq, problem_row_q(p));
+    p->dk = tensor(p, p->tk, problem_row_k(p));
+    p->dv = tensor(p, p->tk, problem_row_v(p));
+    if (p->info.projection_floats > 0) {
+        p->w = memory(p, (size_t)p->info.projection_floats * sizeof(float));
+        assert_int_equal(fv_attention_draw(p->op, shape->seed, 0, p->w), FV_OK);
+    }
+    assert_int_equal(fv_attention_measure(p->op, &p->layout, &p->need), FV_OK);
+    p->saved = memory(p, p->need.saved);
+    p->scratch = memory(p, p->need.scratch);
+    return p;
+}
+
+void problem_free(problem *p)
+{
+    void *blocks[] = {p->q, p->k, p->v, p->y, p->dy, p->dq, p->dk, p->dv, p->w, p->saved, p->scratch};
+    for (int i = 0; i < FV_COUNT(blocks); i++)
+        fv_free(p->ctx, blocks[i]);
+    free(p->offsets_q);
+    free(p->offsets_k);
+    fv_attention_destroy(p->op);
+    free(p);
+}
+
+/* ---- running ---------------------------------------------------------------------------------------------
+ */
+
+static int64_t stride(const problem *p, int64_t row)
+{
+    return p->pad > 0 ? row + p->pad : 0;
+}
+
+fv_attention_io problem_io(const problem *p)
+{
+    return (fv_attention_io){
+        .q = p->q,
+        .k = p->k,
+        .v = p->v,
+        .y = p->y,
+        .projection = p->w,
+        .q_stride = stride(p, problem_row_q(p)),
+        .k_stride = stride(p, problem_row_k(p)),
+        .v_stride = stride(p, problem_row_v(p)),
+        .y_stride = stride(p, problem_row_y(p)),
+    };
+}
+
+static void check_canaries(const problem *p, const float *x, int64_t tokens, int64_t row)
+{
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t c = row; c < row + p->pad; c++)
+            if (x[t * (row + p->pad) + c] != CANARY)
+                fail_msg("%s wrote between the rows of a tensor", p->info.options.kind);
+}
+
+void problem_forward(problem *p, bool keep)
+{
+    fv_attention_io io = problem_io(p);
+    if (fv_attention_forward(p->op, &p->layout, &io, keep ? p->saved : NULL, p->scratch) != FV_OK)
+        fail_msg("%s", fv_context_message(p->ctx));
+    check_canaries(p, p->y, p->tq, problem_row_y(p));
+}
+
+void problem_backward(problem *p)
+{
+    fv_attention_io io = problem_io(p);
+    fv_attention_grad grad = {.dy = p->dy, .dq = p->dq, .dk = p->dk, .dv = p->dv};
+    zero_rows(p, p->dq, p->tq, problem_row_q(p));
+    zero_rows(p, p->dk, p->tk, problem_row_k(p));
+    zero_rows(p, p->dv, p->tk, problem_row_v(p));
+    if (fv_attention_backward(p->op, &p->layout, &io, &grad, p->saved, p->scratch) != FV_OK)
+        fail_msg("%s", fv_context_message(p->ctx));
+    check_canaries(p, p->dq, p->tq, problem_row_q(p));
+    check_canaries(p, p->dk, p->tk, problem_row_k(p));
+    check_canaries(p, p->dv, p->tk, problem_row_v(p));
+}
+
+/* ---- comparing -------------------------------------------------------------------------------------------
+ */
+
+void worst_update(worst *w, double got, double want, double m, int64_t index)
+{
+    double error = fabs(got - want), ratio = error == 0 ? 0 : error / (EPS * m + TINY);
+    if (isnan(got) != isnan(want) || isnan(ratio))
+        ratio = isnan(got) && isnan(want) ? 0 : INFINITY;
+    if (!(ratio <= w->ratio))
+        *w = (worst){ratio, got, want, m, index};
+}
+
+void worst_check(const worst *w, double c, const char *what, const problem *p)
+{
+    const fv_attention_options *o = &p->info.options;
+    if (w->ratio <= c)
+        return;
+    fail_msg("%s %s (cpu %s, %s, tokens %lld/%lld in %lld, H %lld G %lld d %lld dv %lld m %lld chunk %lld, "
+             "projection "
+             "%d, denominator %d): entry %lld is %.9g, expected %.9g: %.3g eps m, allowed %g",
+             o->kind, what, fv_context_cpu(p->ctx), o->causal ? "causal" : "bidirectional", (long long)p->tq,
+             (long long)p->tk, (long long)p->layout.sequences, (long long)o->heads, (long long)o->kv_heads,
+             (long long)o->dim, (long long)o->value_dim, (long long)p->info.projection_rows,
+             (long long)o->chunk, (int)o->projection, (int)o->denominator, (long long)w->index, w->got,
+             w->want, w->ratio, c);
+}
+
+static double *widen(const problem *p, const float *x, int64_t tokens, int64_t row)
+{
+    double *out = calloc((size_t)(tokens * row + 1), sizeof *out);
+    for (int64_t i = 0; i < tokens * row; i++)
+        out[i] = (double)x[i / row * (row + p->pad) + i % row];
+    return out;
+}
+
+/* The specification of the problem; its tensors are freed by free_spec. */
+static spec make_spec(const problem *p)
+{
+    return (spec){
+        .options = p->info.options,
+        .m = p->info.projection_rows,
+        .r = p->info.feature_count,
+        .layout = p->layout,
+        .q = widen(p, p->q, p->tq, problem_row_q(p)),
+        .k = widen(p, p->k, p->tk, problem_row_k(p)),
+        .v = widen(p, p->v, p->tk, problem_row_v(p)),
+        .projection = p->w,
+    };
+}
+
+static void free_spec(spec *s)
+{
+    free((void *)(uintptr_t)s->q);
+    free((void *)(uintptr_t)s->k);
+    free((void *)(uintptr_t)s->v);
+}
+
+worst problem_check_forward(const problem *p)
+{
+    int64_t row = problem_row_y(p);
+    num *y = malloc((size_t)(p->tq * row + 1) * sizeof *y);
+    spec s = make_spec(p);
+    worst w = {0};
+    spec_forward(&s, y);
+    for (int64_t i = 0; i < p->tq * row; i++)
+        worst_update(&w, (double)p->y[i / row * (row + p->pad) + i % row], num_value(y[i]), y[i].m, i);
+    free_spec(&s);
+    free(y);
+    return w;
+}
+
+/* The derivative of sum dy y along one entry of one input, and its magnitude. */
+static void slope(const problem *p, const spec *s, double *want, double *m)
+{
+    int64_t row = problem_row_y(p);
+    num *y = malloc((size_t)(p->tq * row + 1) * sizeof *y);
+    spec_forward(s, y);
+    *want = *m = 0;
+    for (int64_t i = 0; i < p->tq * row; i++) {
+        double dy = (double)p->dy[i / row * (row + p->pad) + i % row];
+        *want += dy * num_slope(y[i]);
+        *m += fabs(dy) * (y[i].mt + y[i].t);
+    }
+    free(y);
+}
+
+/* Entries of one gradient; *way is the field of the specification that takes the direction. */
+static void check_one(const problem *p, const spec *s, const double **way, const float *grad, int64_t tokens,
+                      int64_t row, int64_t sample, worst *w)
+{
+    int64_t all = tokens * row, count = FV_MIN(all, sample);
+    fv_random random = fv_random_make(1, FV_RANDOM_TEST, 9, (uint32_t)all);
+    double *direction = calloc((size_t)all + 1, sizeof *direction);
+    *way = direction;
+    for (int64_t n = 0; n < count; n++) {
+        int64_t e = count == all ? n
+                    : n == 0     ? 0
+                    : n == 1     ? all - 1
+                                 : (int64_t)fv_random_below(&random, (uint64_t)all);
+        double want, m;
+        direction[e] = 1;
+        slope(p, s, &want, &m);
+        direction[e] = 0;
+        worst_update(w, (double)grad[e / row * (row + p->pad) + e % row], want, m, e);
+    }
+    *way = NULL;
+    free(direction);
+}
+
+worst problem_check_gradients(const problem *p, int64_t sample)
+{
+    spec s = make_spec(p);
+    worst w = {0};
+    check_one(p, &s, &s.q_way, p->dq, p->tq, problem_row_q(p), sample, &w);
+    check_one(p, &s, &s.k_way, p->dk, p->tk, problem_row_k(p), sample, &w);
+    check_one(p, &s, &s.v_way, p->dv, p->tk, problem_row_v(p), sample, &w);
+    free_spec(&s);
+    return w;
+}

@@ -1,0 +1,232 @@
+/* test_attention_spec.c: every attention kind against its specification: forward, gradients, state. Kinds
+ * come from the table; one without a row here fails. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/internal.h"
+#include "support/problem.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A kind's rounding constants: |err| <= c eps m. The magnitude is a bound of first order, so 1 is enough. */
+typedef struct test_row {
+    const char *kind;
+    double forward, gradient;
+    bool cross; /* queries and keys may differ in number */
+} test_row;
+
+static const test_row rows[] = {
+    {"exact", 1, 1, true},
+    {"identity", 0, 1, false},
+    {"favor+", 1, 1, true},
+    {"relu", 1, 1, true},
+};
+
+static const test_row *row_of(const char *kind)
+{
+    for (int i = 0; i < FV_COUNT(rows); i++)
+        if (fv_attention_kind_find(rows[i].kind) == fv_attention_kind_find(kind))
+            return &rows[i];
+    fail_msg("attention kind %s has no test row", kind);
+    return NULL;
+}
+
+static fv_attention_options options_of(const char *kind, int64_t H, int64_t G, int64_t d, int64_t dv)
+{
+    fv_attention_options o;
+    fv_attention_options_init(&o);
+    o.kind = kind;
+    o.heads = H;
+    o.kv_heads = G;
+    o.dim = d;
+    o.value_dim = dv;
+    return o;
+}
+
+/* The largest ratios met, printed at the end: room between them and the constants is what a slip would hide
+ * in. */
+static worst most_forward, most_gradient;
+
+static void compare(fv_context *ctx, const fv_attention_options *o, const problem_shape *shape,
+                    int64_t sample)
+{
+    const test_row *row = row_of(o->kind);
+    problem *p = problem_make(ctx, o, shape);
+    problem_forward(p, true);
+    problem_backward(p);
+    worst forward = problem_check_forward(p);
+    worst_check(&forward, row->forward, "forward", p);
+    worst gradient = problem_check_gradients(p, sample);
+    worst_check(&gradient, row->gradient, "gradient", p);
+    if (forward.ratio > most_forward.ratio)
+        most_forward = forward;
+    if (gradient.ratio > most_gradient.ratio)
+        most_gradient = gradient;
+    problem_free(p);
+}
+
+static void every_kind_has_a_row_and_a_spec(void **state)
+{
+    (void)state;
+    for (int i = 0; i < fv_attention_kind_count(); i++) {
+        assert_non_null(row_of(fv_attention_kind_at(i)->name));
+        assert_true(spec_knows(fv_attention_kind_at(i)->name));
+    }
+}
+
+/* Every length from 1 to two chunks and one token, every gradient entry. */
+static void small_lengths(fv_context *ctx, const char *kind)
+{
+    for (int64_t L = 1; L <= 9; L++) {
+        for (int causal = 0; causal <= 1; causal++) {
+            fv_attention_options o = options_of(kind, 2, 1, 3, 2);
+            problem_shape shape = {.sequences = 1, .queries = &L, .seed = (uint64_t)L};
+            o.causal = causal;
+            o.chunk = 4;
+            o.features = 5;
+            compare(ctx, &o, &shape, INT64_MAX);
+        }
+    }
+}
+
+/* Widths, grouping and lengths around the tile edges. */
+static void larger_shapes(fv_context *ctx, const char *kind)
+{
+    static const struct {
+        int64_t L, H, G, d, dv, m, chunk, pad;
+    } shapes[] = {
+        {1, 1, 1, 1, 1, 1, 0, 0},    {2, 3, 3, 1, 5, 3, 1, 3},    {37, 4, 2, 8, 5, 16, 7, 1},
+        {67, 2, 2, 3, 8, 7, 16, 0},  {131, 1, 1, 8, 3, 24, 0, 2}, {65, 2, 1, 64, 64, 32, 0, 0},
+        {129, 1, 1, 3, 1, 4, 64, 0}, {21, 6, 2, 5, 17, 9, 3, 16},
+    };
+    for (int i = 0; i < FV_COUNT(shapes); i++) {
+        for (int causal = 0; causal <= 1; causal++) {
+            fv_attention_options o = options_of(kind, shapes[i].H, shapes[i].G, shapes[i].d, shapes[i].dv);
+            problem_shape shape = {1, &shapes[i].L, NULL, shapes[i].pad, 0, (uint64_t)(100 + i)};
+            o.causal = causal;
+            o.chunk = shapes[i].chunk;
+            o.features = shapes[i].m;
+            compare(ctx, &o, &shape, shapes[i].d == 64 ? 2 : 6);
+        }
+    }
+}
+
+/* Packed sequences, among them empty ones. */
+static void packed(fv_context *ctx, const char *kind)
+{
+    static const int64_t lengths[] = {0, 3, 0, 7, 1, 5, 0};
+    for (int causal = 0; causal <= 1; causal++) {
+        fv_attention_options o = options_of(kind, 2, 2, 3, 4);
+        problem_shape shape = {FV_COUNT(lengths), lengths, NULL, 2, 0, 7};
+        o.causal = causal;
+        o.chunk = 4;
+        o.features = 6;
+        compare(ctx, &o, &shape, 12);
+    }
+}
+
+/* Queries and keys of different lengths; queries without keys give 0. */
+static void cross(fv_context *ctx, const char *kind)
+{
+    static const int64_t queries[] = {4, 0, 3, 9}, keys[] = {6, 2, 0, 5};
+    fv_attention_options o = options_of(kind, 2, 1, 3, 2);
+    problem_shape shape = {FV_COUNT(queries), queries, keys, 0, 0, 8};
+    o.chunk = 4;
+    o.features = 6;
+    compare(ctx, &o, &shape, 12);
+}
+
+static void all_shapes(fv_context *ctx)
+{
+    for (int i = 0; i < fv_attention_kind_count(); i++) {
+        const char *kind = fv_attention_kind_at(i)->name;
+        small_lengths(ctx, kind);
+        larger_shapes(ctx, kind);
+        packed(ctx, kind);
+        if (row_of(kind)->cross)
+            cross(ctx, kind);
+    }
+}
+
+/* Once with each kernel set of this processor. */
+static void shapes_on_every_cpu(void **state)
+{
+    (void)state;
+    char sets[128], *rest = NULL;
+    snprintf(sets, sizeof sets, "%s", fv_cpu_sets());
+    for (char *cpu = strtok_r(sets, " ", &rest); cpu != NULL; cpu = strtok_r(NULL, " ", &rest)) {
+        fv_context *ctx = problem_context(cpu, 2);
+        all_shapes(ctx);
+        assert_int_equal(fv_context_bytes(ctx), 0);
+        fv_context_destroy(ctx);
+    }
+}
+
+/* Every guard of the normaliser, on both of its sides, and every projection. */
+static void guards_and_projections(void **state)
+{
+    static const double constants[] = {0, 1e-3, 0.5, 20};
+    int64_t L = 9;
+    fv_context *ctx = problem_context(NULL, 2);
+    for (int n = 0; n < 2 * 2 * 3 * 6 * 4; n++) {
+        const char *kind = n % 2 ? "favor+" : "relu";
+        fv_attention_options o = options_of(kind, 2, 1, 3, 2);
+        problem_shape shape = {.sequences = 1, .queries = &L, .seed = (uint64_t)n, .spread = 0.5};
+        o.causal = n / 2 % 2;
+        o.projection = (fv_projection)(FV_PROJECTION_NONE + n / 4 % 3);
+        o.denominator = (fv_denominator)(FV_DENOMINATOR_NONE + n / 12 % 6);
+        o.denominator_value = constants[n / 72];
+        o.chunk = 4;
+        o.features = 6;
+        if (n % 2 && o.projection == FV_PROJECTION_NONE)
+            continue;
+        compare(ctx, &o, &shape, 4);
+    }
+    fv_context_destroy(ctx);
+    (void)state;
+}
+
+/* epsilon, scale and row norms reach the mathematics. */
+static void constants_of_the_maps(void **state)
+{
+    int64_t L = 9;
+    fv_context *ctx = problem_context(NULL, 1);
+    for (int n = 0; n < 8; n++) {
+        fv_attention_options o = options_of(n % 2 ? "favor+" : "relu", 1, 1, 4, 3);
+        problem_shape shape = {.sequences = 1, .queries = &L, .seed = (uint64_t)n};
+        o.causal = n / 2 % 2;
+        o.scale = n / 4 ? 0.3 : 0;
+        o.projection = FV_PROJECTION_ORTHOGONAL;
+        o.row_norms = n / 4 ? FV_ROW_NORMS_SQRT_D : FV_ROW_NORMS_CHI;
+        if (!(n % 2))
+            o.epsilon = n / 4 ? 0.25 : 0;
+        o.features = 10;
+        compare(ctx, &o, &shape, 8);
+    }
+    fv_context_destroy(ctx);
+    (void)state;
+}
+
+static void report(void **state)
+{
+    (void)state;
+    print_message("largest error: forward %.2f eps m, gradient %.2f eps m\n", most_forward.ratio,
+                  most_gradient.ratio);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_kind_has_a_row_and_a_spec),
+        cmocka_unit_test(shapes_on_every_cpu),
+        cmocka_unit_test(guards_and_projections),
+        cmocka_unit_test(constants_of_the_maps),
+        cmocka_unit_test(report),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
