@@ -1,30 +1,37 @@
 /* kernelized_forward.c: outputs of kernelized attention, causal in chunks, bidirectional in two sweeps. */
 #include "attention/kernelized.h"
-#include <math.h>
+
+/* Adds what non-finite entries of value row j give the rows that see it. w->v holds the values without them.
+ */
+static void add_poison(const fv_kz_call *call, fv_kz_work *w, const float *v_j, int64_t j, int64_t n,
+                       float *y)
+{
+    const fv_kernels *kr = call->kr;
+    float *poison = w->v + j * call->dv;
+    kr->scale(call->dv, -1.0f, poison, poison);
+    kr->axpy(call->dv, 1.0f, v_j, poison); /* v_j - clean: 0 where v_j is finite */
+    for (int64_t i = j; i < n; i++)
+        kr->axpy(call->dv, w->a[i * call->C + j], poison, y + i * call->ldy);
+}
 
 /* y rows [begin, begin+n) += A v over the chunk. A non-finite value row must not reach rows that do not see
- * it, and 0 * inf is NaN: such entries are left out of the product and added to the rows that do see them. */
+ * it, and 0 * inf is NaN: such entries stay out of the product and are added to the rows that see them.
+ * Values are copied in any case: the product must not round differently because of what a later token holds.
+ */
 static void add_diagonal(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     const fv_kernels *kr = call->kr;
-    int64_t C = call->C, dv = call->dv, ldv = call->ldv, ldy = call->ldy;
+    int64_t C = call->C, dv = call->dv, ldv = call->ldv;
     const float *v = h->v + begin * ldv;
-    float *y = h->y + begin * ldy;
-    bool finite = kr->all_finite(n, dv, v, ldv);
-    if (!finite) {
-        kr->copy_rows(n, dv, v, ldv, w->v, dv);
-        for (int64_t j = 0; j < n * dv; j++)
-            w->v[j] = isfinite(w->v[j]) ? w->v[j] : 0.0f;
-    }
+    float *y = h->y + begin * call->ldy;
+    int finite = kr->finite_rows(n, dv, v, ldv, w->v, dv);
     for (int64_t a = 0; a < n; a += FV_KZ_STRIP) {
         int64_t b = FV_MIN(a + FV_KZ_STRIP, n);
-        kr->gemm('N', 'N', b - a, dv, b, 1.0f, w->a + a * C, C, finite ? v : w->v, finite ? ldv : dv, 1.0f,
-                 y + a * ldy, ldy);
+        kr->gemm('N', 'N', b - a, dv, b, 1.0f, w->a + a * C, C, w->v, dv, 1.0f, y + a * call->ldy, call->ldy);
     }
     for (int64_t j = 0; !finite && j < n; j++)
-        for (int64_t c = 0; c < dv; c++)
-            for (int64_t i = j; !isfinite(v[j * ldv + c]) && i < n; i++)
-                y[i * ldy + c] += w->a[i * C + j] * v[j * ldv + c];
+        if (!kr->all_finite(1, dv, v + j * ldv, ldv))
+            add_poison(call, w, v + j * ldv, j, n, y);
 }
 
 /* One chunk of n causal tokens at most; returns how many it took. */

@@ -21,6 +21,11 @@ static const cli_option common_options[] = {
 };
 const cli_group cli_common_group = {"Common", common_options, CLI_COUNT(common_options)};
 
+static const cli_option help_options[] = {
+    {.name = "help", .type = CLI_FLAG, .help = "print this help"},
+};
+const cli_group cli_help_group = {"Common", help_options, CLI_COUNT(help_options)};
+
 static const cli_option attention_options[] = {
     {.name = "attention",
      .type = CLI_TEXT,

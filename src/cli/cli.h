@@ -75,6 +75,7 @@ typedef struct cli_group {
 /* Shared groups. A row of an earlier group hides a later row of the same name, so a command that wants
  * --threads as a list puts its own row before cli_common_group. */
 extern const cli_group cli_common_group;    /* --seed --threads --cpu --json --help */
+extern const cli_group cli_help_group;      /* --help alone, for generators */
 extern const cli_group cli_attention_group; /* --attention ... --dtype, as interfaces of every command */
 
 typedef struct cli_args cli_args;
@@ -89,7 +90,7 @@ typedef struct cli_command {
     const char *examples;           /* command lines, one a line; may be NULL */
     const cli_group *const *groups; /* ends with NULL */
     bool show_settings;             /* --help and the manual list all configuration keys, for --set */
-    bool generator;                 /* writes pages about favor itself: listed apart */
+    bool generator;                 /* writes pages about favor itself: listed apart, run without a context */
     fv_status (*run)(fv_context *ctx, const cli_args *args);
 } cli_command;
 

@@ -134,7 +134,7 @@ static fv_status run(fv_context *ctx, const cli_args *args)
     return FV_OK;
 }
 
-static const cli_group *const groups[] = {&cli_common_group, NULL};
+static const cli_group *const groups[] = {&cli_help_group, NULL};
 
 const cli_command cli_completion = {
     .name = "completion",

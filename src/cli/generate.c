@@ -50,9 +50,10 @@ typedef struct generation {
     fv_model *model;
     fv_stream *stream;
     const fv_tokenizer *tokenizer;
-    float *logits; /* [vocabulary], after the last token fed */
-    int64_t tokens;
-    double begin;
+    float *logits;  /* [vocabulary], after the last token fed */
+    int64_t tokens; /* to draw at most */
+    json_t *ids;    /* --json: the tokens drawn; else NULL, and they are printed as they come */
+    bool ended;
 } generation;
 
 /* ---- the model and its stream -------------------------------------------------------------------------- */
@@ -126,15 +127,20 @@ static fv_status begin_stream(generation *g)
 /* ---- tokens -----------------------------------------------------------------------------------------------
  */
 
-static void print_token(const generation *g, int32_t token)
+/* Prints a token at once, or keeps it for --json. */
+static void put_token(generation *g, int32_t token)
 {
+    if (g->ids != NULL) {
+        json_array_append_new(g->ids, json_integer(token));
+        return;
+    }
     int letter = fv_tokenizer_letter(g->tokenizer, token);
     if (letter >= 0)
         putchar(letter);
     fflush(stdout);
 }
 
-/* Draws and prints up to g->tokens tokens. Every token drawn is fed, so that a saved state holds them all. */
+/* Draws and puts up to g->tokens tokens. Every token drawn is fed, so that a saved state holds them all. */
 static fv_status draw_tokens(generation *g, int64_t *drawn)
 {
     fv_sampling sampling;
@@ -148,9 +154,10 @@ static fv_status draw_tokens(generation *g, int64_t *drawn)
         if (cli_signal() != 0)
             return FV_STOPPED;
         CLI_TRY(fv_sample(g->ctx, g->tokenizer, &sampling, fv_stream_tokens(g->stream), g->logits, &token));
-        if (token == g->tokenizer->end)
+        g->ended = token == g->tokenizer->end;
+        if (g->ended)
             break;
-        print_token(g, token);
+        put_token(g, token);
         CLI_TRY(fv_stream_feed(g->stream, &token, 1, g->logits));
         (*drawn)++;
     }
@@ -164,19 +171,46 @@ static void tell_rate(double seconds, int64_t drawn)
                  cli_si((double)drawn / seconds).text);
 }
 
+/* The text is null where the bytes drawn are no UTF-8; the token ids are always there. */
+static fv_status print_json(const generation *g)
+{
+    size_t count = json_array_size(g->ids), length = 0;
+    char *text = fv_alloc(g->ctx, count + 1);
+    if (text == NULL)
+        return FV_ERR_RESOURCE;
+    for (size_t i = 0; i < count; i++) {
+        int32_t id = (int32_t)json_integer_value(json_array_get(g->ids, i));
+        int letter = fv_tokenizer_letter(g->tokenizer, id);
+        if (letter >= 0)
+            text[length++] = (char)letter;
+    }
+    json_t *string = json_stringn(text, length);
+    fv_free(g->ctx, text);
+    const char *prompt = cli_text(g->args, "prompt");
+    return cli_json_print(json_pack("{s:s, s:o, s:O, s:b}", "prompt", prompt != NULL ? prompt : "", "text",
+                                    string != NULL ? string : json_null(), "ids", g->ids, "ended", g->ended));
+}
+
 static fv_status generate(generation *g)
 {
     int64_t drawn;
     CLI_TRY(begin_stream(g));
-    if (cli_flag(g->args, "echo") && cli_text(g->args, "prompt") != NULL)
+    if (cli_flag(g->args, "json"))
+        g->ids = json_array();
+    if (g->ids == NULL && cli_flag(g->args, "echo") && cli_text(g->args, "prompt") != NULL)
         fputs(cli_text(g->args, "prompt"), stdout);
-    g->begin = cli_now();
+    double begin = cli_now();
     fv_status status = draw_tokens(g, &drawn);
-    putchar('\n');
+    if (g->ids == NULL)
+        putchar('\n');
     fflush(stdout);
-    tell_rate(cli_now() - g->begin, drawn);
-    if (cli_given(g->args, "state-out") && (status == FV_OK || status == FV_STOPPED))
+    tell_rate(cli_now() - begin, drawn);
+    if (status != FV_OK && status != FV_STOPPED)
+        return status;
+    if (cli_given(g->args, "state-out"))
         CLI_TRY(fv_stream_save(g->stream, cli_text(g->args, "state-out")));
+    if (g->ids != NULL)
+        CLI_TRY(print_json(g));
     return status;
 }
 
@@ -198,6 +232,7 @@ static fv_status run(fv_context *ctx, const cli_args *args)
 {
     generation g = {.ctx = ctx, .args = args, .tokens = cli_int(args, "tokens")};
     fv_status status = load_and_generate(&g);
+    json_decref(g.ids);
     fv_free(ctx, g.logits);
     fv_stream_destroy(g.stream);
     fv_model_destroy(g.model);

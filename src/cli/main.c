@@ -134,6 +134,8 @@ static fv_status run_parsed(const cli_command *command, const cli_args *args)
         cli_help(stdout, command);
         return FV_OK;
     }
+    if (command->generator)
+        return command->run(NULL, args);
     fv_context *ctx = NULL;
     CLI_TRY(check_dtype(args));
     CLI_TRY(cli_context_create(&ctx, args, 0));

@@ -143,6 +143,8 @@ static fv_status check_number(const char *command, const cli_option *option, con
 
 static fv_status check_value(const char *command, const cli_option *option, const char *text)
 {
+    if (text[0] == '\0' && option->type != CLI_TEXT)
+        return cli_fail(FV_ERR_USAGE, "%s: --%s: the value is empty", command, option->name);
     if (option->type == CLI_INT || option->type == CLI_REAL)
         return check_number(command, option, text);
     if (option->choices != NULL && !among(option->choices, text))
@@ -150,8 +152,6 @@ static fv_status check_value(const char *command, const cli_option *option, cons
                         option->choices);
     if (option->type == CLI_PAIRS && (text[0] == '=' || strchr(text, '=') == NULL))
         return cli_fail(FV_ERR_USAGE, "%s: --%s %s: expected key=value", command, option->name, text);
-    if (text[0] == '\0' && option->type != CLI_TEXT)
-        return cli_fail(FV_ERR_USAGE, "%s: --%s: the value is empty", command, option->name);
     return FV_OK;
 }
 

@@ -235,7 +235,7 @@ const cli_command cli_train = {
         "checkpoint first; --resume continues it to the same metrics as an uninterrupted run.",
     .examples = "favor train --data proteins.fasta.gz --out runs/mlm --steps 2000\n"
                 "favor train --data proteins.fasta.gz --task lm --attention relu --out runs/lm\n"
-                "favor train --data novel.txt --reader bytes --task lm --out runs/text --set adam_beta2=0.95",
+                "favor train --data novel.txt --reader bytes --task lm --out runs/text",
     .groups = groups,
     .show_settings = true,
     .run = run,

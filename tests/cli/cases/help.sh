@@ -1,0 +1,27 @@
+# The help of every command comes out right, and the same options stand in manual and completion.
+commands() { favor --help | sed -n 's/^  \([a-z]*\( [a-z]*\)\?\)  .*/\1/p'; }
+favor completion bash >completion
+commands | while read -r command; do
+    favor $command --help >help 2>err
+    echo "$command: exit $?, $(wc -c <err) bytes of messages"
+    check "$command: lines of at most 80 columns" '! grep -nE "^.{81,}" help'
+    favor man $command >page
+    grep -oE '^ +(-[a-z], )?--[a-z-]+' help | grep -oE -- '--[a-z-]+' | sort -u >options
+    case $command in
+    man | completion) ;;
+    *) check "$command: has --json" 'grep -qx -- --json options' ;;
+    esac
+    sed 's/\\-/-/g' page | grep -oE '^(.fB-[a-z].fR, )?.fB--[a-z-]+' | grep -oE -- '--[a-z-]+' | sort -u >manual
+    check "$command: the manual has the same options" 'diff options manual'
+    sed -n "s/^ *'$command') options='\(.*\)' ;;/\1/p" completion | tr ' ' '\n' | grep . | sort -u >completed
+    check "$command: the completion has the same options" 'diff options completed'
+done
+t 'favor info --help'
+t 'favor data --help'
+t 'favor eval --help'
+t 'favor generate --help'
+t 'favor man --help'
+t 'favor completion --help'
+# Answered whatever else is there.
+q 'favor eval --help'
+q 'favor train --data x --help'

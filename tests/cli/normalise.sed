@@ -1,0 +1,9 @@
+# Values that differ from machine to machine or from run to run.
+s/[0-9.]+ ([KMGTP]i)?B\b/SIZE/g
+s/[0-9.]+ ?[kMGTP]?( tokens?|FLOP)/N\1/g
+s/[0-9]+:[0-9]{2}(:[0-9]{2})?\b/TIME/g
+s/^(> +processor +).*/\1NAME/
+s/^(> +kernel set +).*/\1NAME/
+s/^(> +gemm +).*/\1NAME/
+s/^(> +threads +)[0-9]+$/\1N/
+s/(it can run:).*/\1 NAMES/
