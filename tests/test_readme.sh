@@ -16,7 +16,7 @@ awk '/^```c$/ { inside = 1; next } /^```$/ { inside = 0 } inside' "$FAVOR_SOURCE
     grep '^#include' body.c || true
     echo 'int main(void)'
     echo '{'
-    grep -v '^#include' body.c
+    grep -v '^#include' body.c | sed 's/^/    /'
     echo '    return 0;'
     echo '}'
 } >readme.c
@@ -45,7 +45,7 @@ for document in "$FAVOR_SOURCE"/*.md "$FAVOR_SOURCE"/docs/*.md; do
         else
             fault "$(basename "$document") names $target, which is not there"
         fi
-    done < <(grep -oE "$path_in_backquotes" "$document" | tr -d '`' | sort -u)
+    done < <(grep -oE "$path_in_backquotes" "$document" | tr -d '`' | grep -v NAME | sort -u)
 done
 echo "$passed passed, $failed failed, 0 skipped"
 ((failed == 0))
