@@ -1,0 +1,278 @@
+/* cli/apply_state.c: the states of causal sequences in a safetensors file, so that a run can be continued.
+ *
+ *     tokens    I64 [sequences]                tokens seen
+ *     S, z      F32 [sequences,H,r,dv], [sequences,H,r]   kernelized kinds: the sums over keys, true values
+ * times exponent  F32 [sequences,H,r]            2^-exponent keys      F32 [all tokens,G,d]           kinds
+ * that keep keys: those of the sequences, end to end values    F32 [all tokens,G,dv]
+ *
+ * The metadata names the operator ("settings") and holds a fingerprint of the projection ("projection",
+ * FNV-1a over its bits): a state means nothing under another one, so a different pair is refused. The guard
+ * of the denominator and the chunk do not shape a state and may change between runs.
+ */
+#include "apply.h"
+#include <inttypes.h>
+#include <string.h>
+
+#define FORMAT "favor attention state 1"
+
+/* Shape of one saved field for all sequences, [count][a][b][c], and where it lies in a view. */
+typedef struct field {
+    const char *name;
+    int rank; /* with the sequence or token dimension */
+    bool per_token;
+    int64_t shape[3];
+    int64_t floats; /* of a sequence or token */
+    float *data;    /* all sequences */
+} field;
+
+typedef struct store {
+    field fields[3];
+    int count;
+    int64_t *tokens; /* [sequences] */
+    int64_t total;   /* their sum */
+} store;
+
+static field make_field(const char *name, bool per_token, int64_t x, int64_t y, int64_t z)
+{
+    field f = {.name = name, .per_token = per_token, .rank = z > 0 ? 4 : 3, .shape = {x, y, z}};
+    f.floats = x * y * (z > 0 ? z : 1);
+    return f;
+}
+
+static float *view_field(const fv_state_view *view, const char *name)
+{
+    float *fields[] = {view->S, view->z, view->exponent, view->keys, view->values};
+    static const char *const names[] = {"S", "z", "exponent", "keys", "values"};
+    for (int i = 0; i < CLI_COUNT(names); i++)
+        if (strcmp(names[i], name) == 0)
+            return fields[i];
+    return NULL;
+}
+
+/* Which fields the operator's states have. */
+static fv_status plan_store(const apply *a, store *s)
+{
+    size_t bytes;
+    CLI_TRY(fv_attention_state_bytes(a->op, 1, &bytes));
+    void *probe = fv_alloc(a->ctx, bytes);
+    if (probe == NULL)
+        return FV_ERR_RESOURCE;
+    fv_state_view view;
+    fv_status status = fv_attention_state_init(a->op, 1, probe);
+    if (status == FV_OK)
+        status = fv_attention_state_view(a->op, probe, &view);
+    fv_free(a->ctx, probe);
+    CLI_TRY(status);
+    s->count = 0;
+    if (view.S != NULL) {
+        s->fields[s->count++] = make_field("S", false, a->H, view.features, a->dv);
+        s->fields[s->count++] = make_field("z", false, a->H, view.features, 0);
+        s->fields[s->count++] = make_field("exponent", false, a->H, view.features, 0);
+    } else if (view.keys != NULL) {
+        s->fields[s->count++] = make_field("keys", true, a->G, a->d, 0);
+        s->fields[s->count++] = make_field("values", true, a->G, a->dv, 0);
+    }
+    return FV_OK;
+}
+
+/* ---- fingerprint
+ * ---------------------------------------------------------------------------------------------- */
+
+typedef struct fingerprint {
+    char settings[256], projection[32];
+} fingerprint;
+
+static fingerprint fingerprint_of(const apply *a)
+{
+    const fv_attention_options *o = &a->info.options;
+    fingerprint print;
+    snprintf(print.settings, sizeof print.settings,
+             "%s heads %" PRId64 "/%" PRId64 " dim %" PRId64 "/%" PRId64 " scale %.9g projections %" PRId64
+             " epsilon %.9g",
+             o->kind, a->H, a->G, a->d, a->dv, o->scale,
+             a->info.projection_floats > 0 ? a->info.projection_rows : 0,
+             fv_attention_kind_find(o->kind)->generalized ? o->epsilon : 0.0);
+    uint64_t hash = 14695981039346656037u; /* FNV-1a, 64 bits */
+    const unsigned char *bytes = (const unsigned char *)a->projection;
+    for (int64_t i = 0; i < a->info.projection_floats * (int64_t)sizeof(float); i++)
+        hash = (hash ^ bytes[i]) * 1099511628211u;
+    snprintf(print.projection, sizeof print.projection, "%016" PRIx64, hash);
+    return print;
+}
+
+static fv_status check_metadata(const char *path, const fv_tensors *file, const char *key, const char *want)
+{
+    const char *value = fv_tensors_metadata(file, key);
+    if (value != NULL && strcmp(value, want) == 0)
+        return FV_OK;
+    return cli_fail(FV_ERR_FILE, "%s: %s of the state: %s, expected %s", path, key,
+                    value != NULL ? value : "missing", want);
+}
+
+static fv_status check_fingerprint(const apply *a, const char *path, const fv_tensors *file)
+{
+    fingerprint mine = fingerprint_of(a);
+    CLI_TRY(check_metadata(path, file, "format", FORMAT));
+    CLI_TRY(check_metadata(path, file, "settings", mine.settings));
+    return check_metadata(path, file, "projection", mine.projection);
+}
+
+/* ---- reading
+ * ---------------------------------------------------------------------------------------------------- */
+
+static fv_status read_tokens(apply *a, const char *path, const fv_tensors *file, store *s)
+{
+    const fv_tensor *tensor = fv_tensors_find(file, "tokens");
+    s->tokens = apply_alloc(a, a->layout.sequences, sizeof *s->tokens);
+    if (s->tokens == NULL)
+        return FV_ERR_RESOURCE;
+    if (tensor == NULL || tensor->dtype != FV_I64 || tensor->rank != 1 ||
+        tensor->count != a->layout.sequences)
+        return cli_fail(FV_ERR_FILE, "%s: tensor tokens: expected I64 [%lld], one for each sequence of %s",
+                        path, (long long)a->layout.sequences, a->path);
+    CLI_TRY(fv_tensor_to_i64(a->ctx, tensor, s->tokens));
+    for (int64_t i = 0; i < a->layout.sequences; i++)
+        if (s->tokens[i] < 0 || __builtin_add_overflow(s->total, s->tokens[i], &s->total))
+            return cli_fail(FV_ERR_FILE, "%s: tensor tokens: entry %lld is %lld, expected a count", path,
+                            (long long)i, (long long)s->tokens[i]);
+    return FV_OK;
+}
+
+static fv_status read_field(apply *a, const char *path, const fv_tensors *file, const store *s, field *f)
+{
+    const fv_tensor *tensor = fv_tensors_find(file, f->name);
+    bool fits = tensor != NULL && tensor->dtype == FV_F32 && tensor->rank == f->rank &&
+                tensor->shape[0] == (f->per_token ? s->total : a->layout.sequences);
+    for (int i = 1; fits && i < f->rank; i++)
+        fits = tensor->shape[i] == f->shape[i - 1];
+    if (!fits)
+        return cli_fail(FV_ERR_FILE, "%s: tensor %s: %s %s, expected F32 for %lld %s of this operator", path,
+                        f->name, tensor != NULL ? "shape" : "missing",
+                        tensor != NULL ? apply_shape_text(tensor).text : "",
+                        (long long)(f->per_token ? s->total : a->layout.sequences),
+                        f->per_token ? "tokens" : "sequences");
+    f->data = apply_alloc(a, tensor->count, sizeof(float));
+    return f->data != NULL ? fv_tensor_to_f32(a->ctx, tensor, f->data) : FV_ERR_RESOURCE;
+}
+
+static fv_status read_store(apply *a, const char *path, fv_tensors *file, store *s)
+{
+    CLI_TRY(check_fingerprint(a, path, file));
+    CLI_TRY(read_tokens(a, path, file, s));
+    for (int i = 0; i < s->count; i++)
+        CLI_TRY(read_field(a, path, file, s, &s->fields[i]));
+    return FV_OK;
+}
+
+/* ---- states and fields
+ * ------------------------------------------------------------------------------------------- */
+
+/* Copies every field of sequence n between its state and the store. */
+static fv_status move_state(apply *a, store *s, int64_t n, int64_t tokens_before, bool to_state)
+{
+    fv_state_view view;
+    CLI_TRY(fv_attention_state_view(a->op, a->states[n], &view));
+    for (int i = 0; i < s->count; i++) {
+        const field *f = &s->fields[i];
+        int64_t begin = f->per_token ? tokens_before : n, count = f->per_token ? s->tokens[n] : 1;
+        float *outside = f->data + begin * f->floats, *inside = view_field(&view, f->name);
+        size_t bytes = (size_t)(count * f->floats) * sizeof(float);
+        if (bytes > 0)
+            memcpy(to_state ? inside : outside, to_state ? outside : inside, bytes);
+    }
+    return to_state ? fv_attention_state_set_tokens(a->op, a->states[n], s->tokens[n]) : FV_OK;
+}
+
+static fv_status make_state(apply *a, store *s, int64_t n, int64_t tokens_before)
+{
+    int64_t length = a->layout.offsets_q[n + 1] - a->layout.offsets_q[n], capacity;
+    size_t bytes;
+    if (__builtin_add_overflow(length, s->tokens != NULL ? s->tokens[n] : 0, &capacity))
+        return cli_fail(FV_ERR_RESOURCE, "sequence %lld: too many tokens", (long long)n);
+    capacity = capacity > 0 ? capacity : 1;
+    CLI_TRY(fv_attention_state_bytes(a->op, capacity, &bytes));
+    a->states[n] = fv_alloc(a->ctx, bytes);
+    if (a->states[n] == NULL)
+        return FV_ERR_RESOURCE;
+    CLI_TRY(fv_attention_state_init(a->op, capacity, a->states[n]));
+    return s->tokens != NULL ? move_state(a, s, n, tokens_before, true) : FV_OK;
+}
+
+fv_status apply_states_make(apply *a)
+{
+    const char *path = cli_text(a->args, "state-in");
+    if (path == NULL && !cli_given(a->args, "state-out"))
+        return FV_OK;
+    store s = {0};
+    CLI_TRY(plan_store(a, &s));
+    if (path != NULL) {
+        fv_tensors *file;
+        CLI_TRY(fv_tensors_open(&file, a->ctx, path));
+        fv_status status = read_store(a, path, file, &s);
+        fv_tensors_close(file);
+        CLI_TRY(status);
+    }
+    a->states = apply_alloc(a, a->layout.sequences, sizeof *a->states);
+    if (a->states == NULL)
+        return FV_ERR_RESOURCE;
+    for (int64_t n = 0, before = 0; n < a->layout.sequences; n++) {
+        CLI_TRY(make_state(a, &s, n, before));
+        before += s.tokens != NULL ? s.tokens[n] : 0;
+    }
+    return FV_OK;
+}
+
+/* ---- writing
+ * ------------------------------------------------------------------------------------------------------ */
+
+static fv_status gather(apply *a, store *s)
+{
+    s->tokens = apply_alloc(a, a->layout.sequences, sizeof *s->tokens);
+    if (s->tokens == NULL)
+        return FV_ERR_RESOURCE;
+    for (int64_t n = 0; n < a->layout.sequences; n++) {
+        fv_state_view view;
+        CLI_TRY(fv_attention_state_view(a->op, a->states[n], &view));
+        s->tokens[n] = view.tokens;
+        s->total += view.tokens;
+    }
+    for (int i = 0; i < s->count; i++) {
+        field *f = &s->fields[i];
+        f->data = apply_alloc(a, (f->per_token ? s->total : a->layout.sequences) * f->floats, sizeof(float));
+        if (f->data == NULL)
+            return FV_ERR_RESOURCE;
+    }
+    for (int64_t n = 0, before = 0; n < a->layout.sequences; before += s->tokens[n++])
+        CLI_TRY(move_state(a, s, n, before, false));
+    return FV_OK;
+}
+
+fv_status apply_states_write(apply *a)
+{
+    const char *path = cli_text(a->args, "state-out");
+    if (path == NULL)
+        return FV_OK;
+    store s = {0};
+    CLI_TRY(plan_store(a, &s));
+    CLI_TRY(gather(a, &s));
+    fv_tensor tensors[4] = {{.name = "tokens",
+                             .dtype = FV_I64,
+                             .rank = 1,
+                             .shape = {a->layout.sequences},
+                             .count = a->layout.sequences,
+                             .data = s.tokens}};
+    for (int i = 0; i < s.count; i++) {
+        const field *f = &s.fields[i];
+        int64_t first = f->per_token ? s.total : a->layout.sequences;
+        tensors[i + 1] = (fv_tensor){.name = f->name,
+                                     .dtype = FV_F32,
+                                     .rank = f->rank,
+                                     .shape = {first, f->shape[0], f->shape[1], f->shape[2]},
+                                     .count = first * f->floats,
+                                     .data = f->data};
+    }
+    fingerprint mine = fingerprint_of(a);
+    const fv_metadata metadata[] = {
+        {"format", FORMAT}, {"settings", mine.settings}, {"projection", mine.projection}};
+    return fv_tensors_write(a->ctx, path, tensors, s.count + 1, metadata, CLI_COUNT(metadata));
+}
