@@ -90,6 +90,8 @@ typedef struct fv_data fv_data;
 FV_API FV_NODISCARD fv_status fv_data_open(fv_data **data, fv_context *ctx, const fv_config *config,
                                            const char *const *files, int64_t file_count);
 FV_API void fv_data_close(fv_data *data);
+/* The tokenizer in use: the configuration's if one was set there, else the reader's. */
+FV_API const fv_tokenizer *fv_data_tokenizer(const fv_data *data);
 
 /* One pass over everything. FV_ERR_FILE when there is no usable record. */
 FV_API FV_NODISCARD fv_status fv_data_scan(fv_data *data, fv_data_summary *summary,
