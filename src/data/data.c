@@ -1,0 +1,176 @@
+/* data.c: a data set: its settings, its files, and batch number i of a split. */
+#include "data/data.h"
+#include <string.h>
+
+static fv_status check_shares(fv_context *ctx, const fv_data_settings *settings)
+{
+    double held_out = settings->valid_fraction + settings->test_fraction;
+    double replaced = settings->mask_symbol_share + settings->mask_random_share;
+    if (held_out > 1)
+        return fv_fail(ctx, FV_ERR_USAGE, "valid_fraction + test_fraction is %g, expected at most 1",
+                       held_out);
+    if (replaced > 1 + 1e-9)
+        return fv_fail(ctx, FV_ERR_USAGE, "mask_symbol_share + mask_random_share is %g, expected at most 1",
+                       replaced);
+    return FV_OK;
+}
+
+/* The tokenizer is the reader's unless one was given. */
+static const fv_tokenizer *choose_tokenizer(const fv_config *config, const fv_reader_row *reader)
+{
+    if (reader == NULL || fv_config_is_set(config, "tokenizer"))
+        return fv_tokenizer_find(fv_config_text(config, "tokenizer"));
+    return fv_tokenizer_find(reader->kind.tokenizer);
+}
+
+static fv_status read_settings(fv_context *ctx, const fv_config *config, fv_data_settings *settings)
+{
+    *settings = (fv_data_settings){
+        .reader = fv_reader_row_find(fv_config_text(config, "reader")),
+        .packing = fv_packing_find(fv_config_text(config, "packing")),
+        .task = fv_task_find(fv_config_text(config, "task")),
+        .seed = (uint64_t)fv_config_int(config, "seed"),
+        .length = fv_config_int(config, "length"),
+        .batch = fv_config_int(config, "batch"),
+        .valid_fraction = fv_config_real(config, "valid_fraction"),
+        .test_fraction = fv_config_real(config, "test_fraction"),
+        .mask_rate = fv_config_real(config, "mask_rate"),
+        .mask_symbol_share = fv_config_real(config, "mask_symbol_share"),
+        .mask_random_share = fv_config_real(config, "mask_random_share"),
+        .shuffle_buffer = fv_config_int(config, "shuffle_buffer"),
+    };
+    settings->tokenizer = choose_tokenizer(config, settings->reader);
+    if (settings->reader == NULL || settings->packing == NULL || settings->task == NULL ||
+        settings->tokenizer == NULL)
+        return fv_fail(ctx, FV_ERR_INTERNAL,
+                       "the settings table names a reader, packing, task or tokenizer that "
+                       "does not exist");
+    if (!fv_mul(settings->length, settings->batch, &settings->capacity))
+        return fv_fail(ctx, FV_ERR_USAGE, "batch x length tokens are too many for one batch");
+    return check_shares(ctx, settings);
+}
+
+fv_status fv_data_reader(fv_data *data, int64_t index, fv_reader **reader)
+{
+    return fv_reader_open(reader, data->ctx, data->settings.reader->kind.name, data->files[index]);
+}
+
+fv_split fv_data_split(const fv_data *data, const fv_reader *reader, const fv_sequence *sequence)
+{
+    /* Places run through the multiples of the golden ratio: any 1/f of them in a row hold about one of a
+     * share f, however few there are. The record at hand is number index - 1. */
+    uint64_t key = data->settings.reader->by_position ? (uint64_t)reader->index * 0x9e3779b97f4a7c15u
+                                                      : fv_hash(sequence->ids, (size_t)sequence->length);
+    return fv_split_of(key, data->settings.valid_fraction, data->settings.test_fraction);
+}
+
+static fv_status take_files(fv_data *data, const char *const *files, int64_t count)
+{
+    if (count < 1)
+        return fv_fail(data->ctx, FV_ERR_USAGE, "no data file was given");
+    data->files = fv_alloc_zero(data->ctx, count, sizeof *data->files);
+    if (data->files == NULL)
+        return FV_ERR_RESOURCE;
+    for (data->file_count = 0; data->file_count < count; data->file_count++) {
+        char *copy = fv_strdup(data->ctx, files[data->file_count]);
+        if (copy == NULL)
+            return FV_ERR_RESOURCE;
+        data->files[data->file_count] = copy;
+    }
+    return FV_OK;
+}
+
+/* Opens and closes each file, to find a wrong one before the work begins. */
+static fv_status check_files(fv_data *data)
+{
+    for (int64_t i = 0; i < data->file_count; i++) {
+        fv_reader *reader;
+        TRY(fv_data_reader(data, i, &reader));
+        fv_reader_close(reader);
+    }
+    return FV_OK;
+}
+
+static fv_status open_data(fv_data *data, const fv_config *config, const char *const *files, int64_t count)
+{
+    TRY(read_settings(data->ctx, config, &data->settings));
+    fv_tokenizer_fill_map(data->settings.tokenizer, &data->map);
+    TRY(take_files(data, files, count));
+    TRY(check_files(data));
+    data->train_tokens = -1;
+    int64_t capacity = data->settings.capacity;
+    data->packed.tokens = fv_alloc_array(data->ctx, capacity, sizeof *data->packed.tokens);
+    data->targets = fv_alloc_array(data->ctx, capacity, sizeof *data->targets);
+    data->packed.offsets = fv_alloc_array(data->ctx, capacity + 1, sizeof *data->packed.offsets);
+    bool done = data->packed.tokens != NULL && data->targets != NULL && data->packed.offsets != NULL;
+    return done ? FV_OK : FV_ERR_RESOURCE;
+}
+
+fv_status fv_data_open(fv_data **out, fv_context *ctx, const fv_config *config, const char *const *files,
+                       int64_t file_count)
+{
+    *out = NULL;
+    fv_data *data = fv_alloc_zero(ctx, 1, sizeof *data);
+    if (data == NULL)
+        return FV_ERR_RESOURCE;
+    data->ctx = ctx;
+    for (int split = 0; split <= FV_SPLIT_ALL; split++)
+        data->packers[split].feed.split = (fv_split)split;
+    fv_status status = open_data(data, config, files, file_count);
+    if (status != FV_OK)
+        fv_data_close(data);
+    else
+        *out = data;
+    return status;
+}
+
+void fv_data_close(fv_data *data)
+{
+    if (data == NULL)
+        return;
+    for (int split = 0; split <= FV_SPLIT_ALL; split++)
+        fv_feed_close(&data->packers[split].feed);
+    for (int64_t i = 0; i < data->file_count; i++)
+        fv_free(data->ctx, data->files[i]);
+    fv_free(data->ctx, data->files);
+    fv_free(data->ctx, data->packed.tokens);
+    fv_free(data->ctx, data->packed.offsets);
+    fv_free(data->ctx, data->targets);
+    fv_free(data->ctx, data);
+}
+
+const fv_tokenizer *fv_data_tokenizer(const fv_data *data)
+{
+    return data->settings.tokenizer;
+}
+
+/* Moves to the batch and lays it out. */
+static fv_status lay_out(fv_data *data, fv_packer *packer, int64_t index)
+{
+    const fv_packing_row *packing = data->settings.packing;
+    if (!packer->started || packer->next != index)
+        TRY(packing->seek(data, packer, index, &data->packed));
+    packer->started = true;
+    packer->next = index + 1;
+    return packing->next(data, packer, &data->packed);
+}
+
+fv_status fv_data_batch(fv_data *data, fv_split split, int64_t index, fv_batch *batch)
+{
+    memset(batch, 0, sizeof *batch);
+    if ((unsigned)split > FV_SPLIT_ALL || index < 0)
+        return fv_fail(data->ctx, FV_ERR_USAGE, "there is no batch %lld of split %d", (long long)index,
+                       (int)split);
+    fv_packer *packer = &data->packers[split];
+    fv_status status = lay_out(data, packer, index);
+    if (status != FV_OK) {
+        packer->started = false; /* nobody knows where it stands */
+        return status;
+    }
+    fv_packed *packed = &data->packed;
+    *batch = (fv_batch){packed->count, packed->sequences, packed->tokens, data->targets, packed->offsets, 0};
+    if (packed->count > 0)
+        batch->predicted = data->settings.task->apply(&data->settings, split, index, packed->offsets,
+                                                      packed->sequences, packed->tokens, data->targets);
+    return FV_OK;
+}
