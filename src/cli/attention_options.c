@@ -100,7 +100,7 @@ static const cli_option attention_options[] = {
 };
 const cli_group cli_attention_group = {"Attention", attention_options, CLI_COUNT(attention_options)};
 
-static const char *kind_name(void *arg, int index)
+static const char *kind_name(const void *arg, int index)
 {
     (void)arg;
     const fv_attention_kind *kind = fv_attention_kind_at(index);

@@ -131,7 +131,7 @@ bool cli_parse_int(const char *text, int64_t *value);
 bool cli_parse_real(const char *text, double *value);
 
 /* The candidate nearest to `word`, NULL if none is near. next(arg, i) gives candidate i, NULL at the end. */
-const char *cli_nearest(const char *word, const char *(*next)(void *arg, int index), void *arg);
+const char *cli_nearest(const char *word, const char *(*next)(const void *arg, int index), const void *arg);
 
 /* ---- what attention options say --------------------------------------------------------------------- */
 

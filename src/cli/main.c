@@ -156,7 +156,7 @@ static fv_status run_command(const cli_command *command, int argc, char **argv)
     return status;
 }
 
-static const char *command_name(void *arg, int index)
+static const char *command_name(const void *arg, int index)
 {
     (void)arg;
     const cli_command *command = cli_command_at(index);

@@ -173,8 +173,9 @@ static fv_status push(cli_args *args, const cli_option *row, const char *text)
 static fv_status push_list(cli_args *args, const cli_option *row, const char *text, char **room)
 {
     const cli_option option = cli_option_resolve(row);
-    char *copy = strcpy(*room, text);
-    *room += strlen(text) + 1;
+    size_t bytes = strlen(text) + 1;
+    char *copy = memcpy(*room, text, bytes);
+    *room += bytes;
     for (char *item = copy, *comma; item != NULL; item = comma) {
         comma = strchr(item, ',');
         if (comma != NULL)
@@ -221,7 +222,7 @@ static int distance(const char *a, const char *b)
     return rows[n % 3][m];
 }
 
-const char *cli_nearest(const char *word, const char *(*next)(void *arg, int index), void *arg)
+const char *cli_nearest(const char *word, const char *(*next)(const void *arg, int index), const void *arg)
 {
     const char *best = NULL, *candidate;
     int limit = 1 + (int)strlen(word) / 3;
@@ -235,7 +236,7 @@ const char *cli_nearest(const char *word, const char *(*next)(void *arg, int ind
     return best;
 }
 
-static const char *option_name(void *arg, int index)
+static const char *option_name(const void *arg, int index)
 {
     int group = 0, row = 0;
     const cli_option *option = NULL;
@@ -251,8 +252,7 @@ static fv_status unknown_option(const cli_command *command, const char *word, si
 {
     char name[WORD_MAX + 1];
     snprintf(name, sizeof name, "%.*s", (int)length, word);
-    /* The rows are constant; the walk only reads them. */
-    const char *near = cli_nearest(name + strspn(name, "-"), option_name, (void *)(uintptr_t)command);
+    const char *near = cli_nearest(name + strspn(name, "-"), option_name, command);
     return cli_fail(FV_ERR_USAGE, "%s: unknown option %s%s%s%s; `favor %s --help` lists the options",
                     command->name, name, near ? ", did you mean --" : "", near ? near : "", near ? "?" : "",
                     command->name);

@@ -41,7 +41,7 @@ static fv_status set_pairs(const cli_args *args, fv_config *config)
 
 static fv_status set_tokenizer(fv_config *config)
 {
-    if (fv_config_is_set(config, "tokenizer"))
+    if (fv_config_is_set(config, "tokenizer") || !fv_config_is_set(config, "reader"))
         return FV_OK;
     for (int i = 0; i < fv_reader_kind_count(); i++) {
         const fv_reader_kind *reader = fv_reader_kind_at(i);

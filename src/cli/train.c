@@ -195,8 +195,7 @@ static fv_status train(fv_context *ctx, const cli_args *args, const fv_config *c
     cli_progress_clear(&run.progress);
     double seconds = cli_now() - run.progress.begin;
     if (status == FV_STOPPED)
-        cli_note("stopped by signal %d after step %lld; --resume continues from there", cli_signal(),
-                 (long long)result.steps);
+        cli_note("%s", fv_context_message(ctx));
     if (status != FV_OK)
         return status;
     if (cli_flag(args, "json"))
@@ -208,9 +207,11 @@ static fv_status train(fv_context *ctx, const cli_args *args, const fv_config *c
 static fv_status configure_and_train(fv_context *ctx, const cli_args *args, fv_config *config)
 {
     CLI_TRY(cli_settings(args, config));
-    /* Told here in the words of the options, before any file is touched. */
+    /* Told here in the words of the options, before any file is touched. A run that is continued knows its
+     * attention itself. */
     fv_attention_options attention;
-    CLI_TRY(cli_attention_options(args, fv_config_text(config, "attention.kind"), &attention));
+    if (!cli_flag(args, "resume") || fv_config_is_set(config, "attention.kind"))
+        CLI_TRY(cli_attention_options(args, fv_config_text(config, "attention.kind"), &attention));
     return train(ctx, args, config);
 }
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the cases use.
 
 favor() { "$FAVOR" "$@"; }

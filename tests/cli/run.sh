@@ -30,12 +30,15 @@ trap 'rm -rf "$work"' EXIT
 passed=0 failed=0 skipped=0
 for name in "${cases[@]}"; do
     mkdir "$work/$name"
-    (cd "$work/$name" && timeout 120 bash -c '. "$0" && . "$1"' "$here/lib.sh" "$here/cases/$name.sh") \
+    (cd "$work/$name" && timeout 120 bash -c ". '$here/lib.sh' && . '$here/cases/$name.sh'") \
         >"$work/$name.raw" 2>&1
     sed -E -f "$here/normalise.sed" "$work/$name.raw" >"$work/$name.txt"
     if grep -q '^SKIP ' "$work/$name.txt"; then
         echo "SKIP $name: $(sed -n 's/^SKIP //p' "$work/$name.txt")"
         skipped=$((skipped + 1))
+    elif grep '^NOT OK' "$work/$name.txt"; then
+        echo "FAIL $name"
+        failed=$((failed + 1))
     elif [ $update = 1 ]; then
         cp "$work/$name.txt" "$here/cases/$name.txt"
         passed=$((passed + 1))

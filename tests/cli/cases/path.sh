@@ -1,0 +1,51 @@
+# The whole path: data, train, eval, generate, for next tokens and for masked ones.
+fasta 200 30 1 >p.fasta
+t 'favor train --data p.fasta --task lm --out lm $small --steps 30 --eval-every 15 --checkpoint-every 10 --seed 3'
+check 'the run directory is whole' 'ls lm/config.json lm/model.safetensors lm/best/config.json \
+    lm/best/model.safetensors lm/trainer.json lm/trainer.safetensors lm/metrics.jsonl'
+check 'metrics have their fields' 'python3 -c "
+import json
+rows = [json.loads(line) for line in open(\"lm/metrics.jsonl\")]
+fields = \"step tokens split loss accuracy perplexity bits_per_token learning_rate grad_norm timing\".split()
+assert rows and all(f in row for row in rows for f in fields)
+assert all(f in row[\"timing\"] for row in rows for f in (\"seconds\", \"tokens_per_s\", \"share_of_peak\"))
+assert {\"train\", \"valid\"} == {row[\"split\"] for row in rows}"'
+t 'favor eval lm --data p.fasta --split valid'
+t 'favor eval lm --data p.fasta --split all'
+check 'eval --json has its fields' 'favor eval lm --data p.fasta --split test --json | python3 -c "
+import json, sys
+row = json.load(sys.stdin)
+four = \"loss accuracy perplexity bits_per_token\".split()
+assert set(row) == {\"split\", \"tokens\", \"empirical\", *four} and set(row[\"empirical\"]) == set(four)
+assert row[\"split\"] == \"test\" and row[\"tokens\"] > 0"'
+check 'the same evaluation twice' 'favor eval lm --data p.fasta --json >a; favor eval lm --data p.fasta --json | cmp - a'
+check 'threads change no bit' 'favor eval lm --data p.fasta --json --threads 1 | cmp - a'
+check 'generated text is letters alone' 'favor generate lm --prompt LAGV -n 20 --seed 1 | grep -qxE "[A-Z]{0,20}"'
+check 'the same text from the same seed' \
+    'test "$(favor generate lm --prompt LA -n 20 --seed 5)" = "$(favor generate lm --prompt LA -n 20 --seed 5)"'
+check 'the likeliest text needs no seed' \
+    'test "$(favor generate lm -n 9 --temperature 0 --seed 1)" = "$(favor generate lm -n 9 --temperature 0)"'
+check 'stopped and continued is one text' '
+    favor generate lm --prompt LAGV -n 14 --seed 1 >whole
+    favor generate lm --prompt LAGV -n 6 --seed 1 --state-out state >first
+    favor generate lm -n 8 --seed 1 --state-in state >second
+    test "$(cat whole)" = "$(cat first)$(cat second)"'
+check 'generate --json holds the text' '
+    test "$(favor generate lm --prompt LAGV -n 14 --seed 1 --json | python3 -c "
+import json, sys
+print(json.load(sys.stdin)[\"text\"])")" = "$(cat whole)"'
+check 'echo prints the prompt' 'test "$(favor generate lm --prompt LAGV -n 14 --seed 1 --echo)" = "LAGV$(cat whole)"'
+t 'favor generate lm --prompt LA -n 0'
+t 'favor generate lm --prompt LA1 -n 0'
+t 'favor generate lm -n 1000 --top-k 1 | wc -l'
+t 'favor generate nothere'
+t 'favor generate lm --state-in p.fasta'
+t 'favor generate lm --prompt LA -n 3 --state-out nowhere/state >/dev/null'
+t 'favor train --data p.fasta --task mlm --attention relu --out mlm $small --steps 10 --positions none'
+t 'favor eval mlm --data p.fasta --split valid'
+t 'favor generate mlm --prompt LA'
+t 'favor train --data p.fasta --task mlm --causal --out no $small'
+check 'train --json is one object' "favor train --data p.fasta --out json $small --steps 3 --json | python3 -c '
+import json, sys
+row = json.load(sys.stdin)
+assert row[\"steps\"] == 3 and row[\"parameters\"] > 0 and row[\"valid\"][\"tokens\"] > 0'"
