@@ -1,0 +1,67 @@
+/* pool.c: first-fit planning of activation memory. */
+#include "autograd/pool.h"
+#include <string.h>
+
+fv_block fv_pool_take_bytes(fv_pool *pool, size_t bytes)
+{
+    bytes = fv_bytes((int64_t)FV_MIN(bytes, (size_t)INT64_MAX), 1);
+    bytes = FV_MAX(bytes, (size_t)FV_ALIGN); /* an empty block would mean "none" */
+    size_t begin = 0;
+    int at = 0;
+    while (at < pool->count && pool->entries[at].begin - begin < bytes)
+        begin = pool->entries[at++].end;
+    size_t end = fv_add_bytes(begin, bytes);
+    pool->peak = FV_MAX(pool->peak, end);
+    if (end == SIZE_MAX || pool->count == pool->limit || (pool->base != NULL && end > pool->capacity))
+        return (fv_block){0};
+    fv_pool_entry *entry = &pool->entries[at];
+    memmove(entry + 1, entry, (size_t)(pool->count++ - at) * sizeof *entry);
+    *entry = (fv_pool_entry){begin, end, 1};
+    return (fv_block){begin, bytes};
+}
+
+fv_block fv_pool_take(fv_pool *pool, int64_t count)
+{
+    return fv_pool_take_bytes(pool, fv_bytes(count, sizeof(float)));
+}
+
+static fv_pool_entry *find(const fv_pool *pool, fv_block block)
+{
+    int low = 0, high = pool->count - 1;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (pool->entries[middle].begin < block.begin)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return &pool->entries[low];
+}
+
+void fv_pool_share(fv_pool *pool, fv_block block)
+{
+    if (block.bytes > 0)
+        find(pool, block)->holders++;
+}
+
+bool fv_pool_shared(const fv_pool *pool, fv_block block)
+{
+    return block.bytes > 0 && find(pool, block)->holders > 1;
+}
+
+void fv_pool_give(fv_pool *pool, fv_block *block)
+{
+    if (block->bytes == 0)
+        return;
+    fv_pool_entry *entry = find(pool, *block);
+    *block = (fv_block){0};
+    if (--entry->holders > 0)
+        return;
+    int after = (int)(pool->entries + --pool->count - entry);
+    memmove(entry, entry + 1, (size_t)after * sizeof *entry);
+}
+
+float *fv_pool_data(const fv_pool *pool, fv_block block)
+{
+    return pool->base != NULL && block.bytes > 0 ? (float *)(void *)(pool->base + block.begin) : NULL;
+}

@@ -1,0 +1,213 @@
+/* autograd/tape.h: a tape of small differentiable operations.
+ *
+ *     int x = fv_tape_embedding(tape, &embedding);
+ *     int h = fv_tape_layernorm(tape, x, gain, bias, eps);
+ *     int y = fv_tape_linear(tape, h, outputs, weight, bias, FV_ACTIVATION_GELU);
+ *     ...
+ *     fv_tape_forward(tape);
+ *     fv_tape_backward(tape);
+ *
+ * Recording an operation costs nothing but a node; forward runs the nodes in order, backward in reverse.
+ * Gradients of parameters are ADDED to the gradient vector.
+ *
+ * One code, two modes. The same forward and backward run on a pool without memory (running = false): takes
+ * and gives happen, kernels do not, and pool.peak is the exact need. So no memory is ever guessed, and
+ * nothing allocates while running.
+ *
+ * What is kept. A value lives until its last reader in forward; training keeps those that some backward
+ * reads, except values their producer can cheaply compute again (`recompute`: layer norms from their input,
+ * activations from their pre-activation). Backward gives everything back in reverse order; the gradient of a
+ * residual stream is one block that moves from node to node.
+ */
+#ifndef FV_AUTOGRAD_TAPE_H
+#define FV_AUTOGRAD_TAPE_H
+
+#include "autograd/pool.h"
+#include "kernels/kernels.h"
+#include <favor/attention.h>
+
+typedef struct fv_tape fv_tape;
+typedef struct fv_node fv_node;
+
+/* What an operation is: one constant row beside its functions. All of them take blocks from the tape and
+ * touch data only in fv_tape_parallel or after checking fv_tape_running. */
+typedef struct fv_op {
+    const char *name;
+    bool reads_input;  /* backward reads the value of input 0 */
+    bool reads_output; /* backward reads the output's value */
+    void (*forward)(fv_tape *tape, fv_node *node);
+    void (*recompute)(fv_tape *tape, fv_node *node); /* output again; NULL: it must be kept */
+    void (*backward)(fv_tape *tape, fv_node *node);
+    double (*flop)(const fv_tape *tape, const fv_node *node); /* forward; NULL: not counted */
+} fv_op;
+
+/* A matrix [rows][cols] between operations. */
+typedef struct fv_value {
+    int64_t rows, cols;
+    int producer;     /* node */
+    int readers;      /* nodes that read it in forward */
+    int back_readers; /* ... in backward */
+    int waiting;      /* of them, still to come */
+    bool held;        /* fv_tape_hold: lives until the tape is reset */
+    fv_block data, gradient;
+    float *outside; /* data placed in the caller's memory */
+} fv_value;
+
+typedef enum fv_activation { FV_ACTIVATION_NONE = 0, FV_ACTIVATION_GELU, FV_ACTIVATION_RELU } fv_activation;
+
+/* y[t] = token[ids[t]] + position[positions[t]]; offsets into the parameters, position < 0: none. constant
+ * positions: a table that is not trained. */
+typedef struct fv_embedding {
+    const int32_t *ids, *positions; /* [rows]; may be NULL when measuring */
+    int64_t rows, cols;
+    int64_t tokens, token; /* number of ids, offset of [tokens][cols] */
+    int64_t places, place; /* number of positions, offset of [places][cols] or -1 */
+    const float *constant; /* [places][cols] or NULL */
+} fv_embedding;
+
+/* One attention layer on the fused projections qkv [rows][(heads + 2 kv_heads) dim]. */
+typedef struct fv_attention_call {
+    const fv_attention *op;
+    const fv_layout *layout;
+    const float *projection; /* NULL: the kind takes none */
+    void *states;            /* streaming: [sequences] of state_bytes, continued; NULL: none */
+    size_t state_bytes;
+} fv_attention_call;
+
+/* loss += sum over rows of -log softmax(x W^T + b)[target], correct += argmax == target; the gradient is that
+ * of weight times the sum. */
+typedef struct fv_cross_entropy {
+    int64_t classes, matrix, bias; /* W [classes][cols], b [classes] (or -1): offsets */
+    const int32_t *targets;        /* [rows]; may be NULL when measuring */
+    float weight;
+    double *loss;
+    int64_t *correct;
+} fv_cross_entropy;
+
+struct fv_node {
+    const fv_op *op;
+    int input[2]; /* values; -1: none */
+    int output;   /* value; -1: none */
+    fv_block saved;
+    union {
+        fv_embedding embedding;
+        struct {
+            int64_t weight, bias; /* offsets; bias -1: none */
+            fv_activation activation;
+        } linear;
+        struct {
+            int64_t gain, bias;
+            float eps;
+        } layernorm;
+        struct {
+            float rate;
+            uint32_t site; /* one number for each dropout of the model */
+        } dropout;
+        struct {
+            fv_attention_call call;
+            fv_attention_info info;
+            fv_memory need;
+        } attention;
+        struct {
+            const int32_t *ids;
+        } select;
+        fv_cross_entropy loss;
+    } as;
+};
+
+/* The random numbers of one micro-batch's dropout. */
+typedef struct fv_dropout_key {
+    uint64_t seed;
+    int64_t step, micro;
+} fv_dropout_key;
+
+struct fv_tape {
+    fv_context *ctx;
+    fv_pool pool;
+    bool running;  /* false: measuring */
+    bool training; /* a backward follows */
+    const float *parameters;
+    float *gradients;
+    fv_dropout_key dropout;
+    fv_status status; /* the first failure; later work is skipped */
+    fv_node *nodes;
+    fv_value *values;
+    int node_count, value_count, node_limit; /* as many values as nodes */
+};
+
+/* ---- the tape --------------------------------------------------------------------------------------- */
+
+/* Lays out a tape for up to `nodes` nodes in the arena (with base NULL: only measures it). */
+void fv_tape_layout(fv_tape *tape, fv_context *ctx, int nodes, fv_arena *arena);
+/* Forgets nodes, values and blocks. memory NULL: measuring mode. */
+void fv_tape_reset(fv_tape *tape, bool training, void *memory, size_t capacity);
+fv_status fv_tape_forward(fv_tape *tape);
+fv_status fv_tape_backward(fv_tape *tape);
+double fv_tape_flop(const fv_tape *tape); /* of a forward over all nodes, by the counting rule */
+
+void fv_tape_hold(fv_tape *tape, int value);                 /* keep after forward */
+void fv_tape_place(fv_tape *tape, int value, float *memory); /* write it there (not by the pool) */
+const float *fv_tape_data(const fv_tape *tape, int value);
+
+/* ---- recording; each returns its output value ------------------------------------------------------------
+ */
+
+int fv_tape_embedding(fv_tape *tape, const fv_embedding *embedding);
+/* y = activation(x W^T + b), W [outputs][cols of x]; offsets into the parameters, bias -1: none. */
+int fv_tape_linear(fv_tape *tape, int x, int64_t outputs, int64_t weight, int64_t bias,
+                   fv_activation activation);
+int fv_tape_layernorm(fv_tape *tape, int x, int64_t gain, int64_t bias, float eps);
+/* y = x + dropout(m), or dropout(m) alone with x = -1. Without training, or with rate 0, nothing drops. */
+int fv_tape_residual(fv_tape *tape, int x, int m, float rate, uint32_t site);
+int fv_tape_attention(fv_tape *tape, int qkv, const fv_attention_call *call);
+/* Rows ids[0] .. ids[n-1] of x, each at most once. */
+int fv_tape_select(fv_tape *tape, int x, const int32_t *ids, int64_t n);
+void fv_tape_cross_entropy(fv_tape *tape, int x, const fv_cross_entropy *loss);
+
+/* ---- for the operations ----------------------------------------------------------------------------------
+ */
+
+fv_node *fv_tape_record(fv_tape *tape, const fv_op *op, int a, int b, int64_t rows, int64_t cols);
+void fv_tape_fail(fv_tape *tape, fv_status status);
+/* fv_parallel, unless measuring or failed. */
+void fv_tape_parallel(fv_tape *tape, int64_t count, fv_task *task, void *arg);
+static inline bool fv_tape_running(const fv_tape *tape)
+{
+    return tape->running && tape->status == FV_OK;
+}
+
+/* The parameter (or its gradient) at an offset; NULL for offset < 0 and when measuring. */
+static inline const float *fv_tape_parameter(const fv_tape *tape, int64_t offset)
+{
+    return tape->parameters != NULL && offset >= 0 ? tape->parameters + offset : NULL;
+}
+static inline float *fv_tape_parameter_gradient(const fv_tape *tape, int64_t offset)
+{
+    return tape->gradients != NULL && offset >= 0 ? tape->gradients + offset : NULL;
+}
+
+fv_block fv_tape_take(fv_tape *tape, int64_t count);
+fv_block fv_tape_take_bytes(fv_tape *tape, size_t bytes);
+void fv_tape_give(fv_tape *tape, fv_block *block);
+static inline float *fv_tape_block(const fv_tape *tape, fv_block block)
+{
+    return fv_pool_data(&tape->pool, block);
+}
+
+fv_value *fv_tape_value(fv_tape *tape, int value);
+float *fv_tape_output(fv_tape *tape, fv_node *node);            /* takes the block of the output */
+float *fv_tape_reuse(fv_tape *tape, fv_node *node, int value);  /* ... that of `value`, if it is free to */
+const float *fv_tape_read(fv_tape *tape, int value);            /* data, computed again if need be */
+void fv_tape_done(fv_tape *tape, int value);                    /* backward will not read it again here */
+float *fv_tape_gradient(fv_tape *tape, int value, bool *fresh); /* fresh: overwrite, do not add */
+void fv_tape_move_gradient(fv_tape *tape, fv_block block,
+                           int value); /* a holder's block becomes it (or is added) */
+
+/* Rows of elementwise work a task; depends on the shape alone. */
+#define FV_ROW_BLOCK 64
+static inline int64_t fv_row_blocks(int64_t rows)
+{
+    return (rows + FV_ROW_BLOCK - 1) / FV_ROW_BLOCK;
+}
+
+#endif
