@@ -44,7 +44,8 @@ FV_API FV_NODISCARD fv_status fv_model_measure(fv_model *model, int64_t tokens, 
 /* Logits [T][vocabulary] of a batch, without dropout. */
 FV_API FV_NODISCARD fv_status fv_model_logits(fv_model *model, const fv_batch *batch, float *logits);
 
-/* Sum of -log p over the predicted targets in nats, and how many argmaxes were right. */
+/* Adds the sum of -log p over the predicted targets in nats to *loss, and how many argmaxes were right to
+ * *correct. */
 FV_API FV_NODISCARD fv_status fv_model_evaluate(fv_model *model, const fv_batch *batch, double *loss,
                                                 int64_t *correct);
 

@@ -1,0 +1,206 @@
+/* passes.c: a batch through the model: the loss with its gradients, the loss alone, the logits, and what they
+ * cost, told before they run. */
+#include "model/transformer.h"
+#include <string.h>
+
+/* One pass over a batch: what to record. While measuring only the sizes count. */
+typedef struct batch_pass {
+    fv_pass pass;
+    bool training;
+    bool select; /* some tokens have no target */
+    int64_t predicted;
+    fv_cross_entropy loss; /* targets of the predicted rows */
+    float *logits;         /* instead of a loss; NULL: a loss */
+} batch_pass;
+
+static void record(fv_model *model, const batch_pass *b, void *memory, size_t bytes)
+{
+    fv_tape *tape = &model->tape;
+    fv_tape_reset(tape, b->training, memory, bytes);
+    int x = fv_transformer_layers(model, &b->pass);
+    if (b->logits != NULL) {
+        int logits = fv_transformer_logits(model, x);
+        fv_tape_hold(tape, logits);
+        fv_tape_place(tape, logits, b->logits);
+        return;
+    }
+    if (b->select)
+        x = fv_tape_select(tape, x, model->work.selected, b->predicted);
+    fv_transformer_loss(model, x, &b->loss);
+}
+
+static fv_status play(fv_model *model, const batch_pass *b)
+{
+    TRY(fv_tape_forward(&model->tape));
+    return b->training ? fv_tape_backward(&model->tape) : FV_OK;
+}
+
+/* Bytes of activations the pass will need. */
+static fv_status plan(fv_model *model, const batch_pass *b, size_t *bytes)
+{
+    record(model, b, NULL, 0);
+    TRY(play(model, b));
+    *bytes = model->tape.pool.peak;
+    if (*bytes >= PTRDIFF_MAX)
+        return fv_fail(model->ctx, FV_ERR_RESOURCE,
+                       "%lld tokens need more memory than can be addressed; use a smaller batch",
+                       (long long)b->pass.tokens);
+    return FV_OK;
+}
+
+static fv_status run(fv_model *model, batch_pass *b)
+{
+    fv_tape *tape = &model->tape;
+    record(model, b, model->work.pool, model->work.pool_bytes);
+    tape->parameters = model->values;
+    tape->gradients = b->training ? model->gradients : NULL;
+    fv_status status = play(model, b);
+    tape->parameters = NULL;
+    tape->gradients = NULL;
+    return status;
+}
+
+/* ---- cost -------------------------------------------------------------------------------------------- */
+
+/* The layouts of `tokens` in up to `sequences` sequences that bound what attention needs: one long sequence
+ * among empty rests, for what grows with the longest; single tokens and one long rest, for what is rounded
+ * up in every sequence; equal lengths. */
+enum { LAYOUTS = 3, EQUAL = 2 };
+
+static void make_layout(int which, int64_t tokens, int64_t sequences, int64_t *offsets)
+{
+    for (int64_t s = 0; s < sequences; s++) {
+        int64_t equal = (tokens + sequences - 1) / sequences * s;
+        offsets[s] = which == 0 ? 0 : which == 1 ? FV_MIN(s, tokens) : FV_MIN(equal, tokens);
+    }
+    offsets[0] = 0;
+    offsets[sequences] = tokens;
+}
+
+typedef struct cost {
+    size_t pool_bytes;
+    double flop;
+} cost;
+
+static fv_status measure_layouts(fv_model *model, batch_pass *b, int64_t *offsets, cost *c)
+{
+    b->pass.layout.offsets_q = offsets;
+    for (int i = 0; i < LAYOUTS; i++) {
+        size_t bytes;
+        make_layout(i, b->pass.tokens, b->pass.layout.sequences, offsets);
+        TRY(plan(model, b, &bytes));
+        c->pool_bytes = FV_MAX(c->pool_bytes, bytes);
+        if (i == EQUAL)
+            c->flop = fv_tape_flop(&model->tape);
+    }
+    return FV_OK;
+}
+
+static fv_status measure(fv_model *model, int64_t tokens, int64_t sequences, int64_t predicted, bool training,
+                         cost *c)
+{
+    *c = (cost){0};
+    if (tokens < 1 || tokens > INT32_MAX || sequences < 1 || sequences > INT32_MAX || predicted < 0 ||
+        predicted > tokens)
+        return fv_fail(
+            model->ctx, FV_ERR_USAGE,
+            "%lld tokens in %lld sequences with %lld targets: expected 1 to %d tokens, and at most as "
+            "many targets",
+            (long long)tokens, (long long)sequences, (long long)predicted, INT32_MAX);
+    int64_t *offsets = fv_alloc_array(model->ctx, sequences + 1, sizeof *offsets);
+    if (offsets == NULL)
+        return FV_ERR_RESOURCE;
+    batch_pass b = {.pass = {.tokens = tokens, .layout = {.sequences = sequences}},
+                    .training = training,
+                    .select = predicted < tokens,
+                    .predicted = predicted};
+    fv_status status = measure_layouts(model, &b, offsets, c);
+    fv_free(model->ctx, offsets);
+    return status;
+}
+
+fv_status fv_model_measure(fv_model *model, int64_t tokens, int64_t length, int64_t predicted,
+                           fv_model_cost *out)
+{
+    cost c;
+    *out = (fv_model_cost){.parameters = model->float_count};
+    if (length < 1)
+        return fv_fail(model->ctx, FV_ERR_USAGE, "length is %lld; expected 1 or more", (long long)length);
+    TRY(measure(model, tokens, (tokens - 1) / length + 1, predicted, true, &c));
+    size_t vector = fv_bytes(model->float_count, sizeof(float));
+    out->bytes = fv_workspace_bytes(c.pool_bytes, tokens, predicted);
+    out->bytes = fv_add_bytes(out->bytes, model->bytes);
+    for (int i = 0; i < 3; i++) /* gradients, two moments */
+        out->bytes = fv_add_bytes(out->bytes, vector);
+    out->flop_forward = c.flop;
+    out->flop_step = 3.0 * c.flop;
+    return FV_OK;
+}
+
+fv_status fv_model_prepare(fv_model *model, int64_t tokens, int64_t sequences, int64_t predicted,
+                           bool training)
+{
+    cost c;
+    TRY(measure(model, tokens, sequences, predicted, training, &c));
+    return fv_workspace_reserve(model, c.pool_bytes, tokens, predicted);
+}
+
+/* ---- passes over a batch ------------------------------------------------------------------------------- */
+
+/* The rows that have a target, and it. */
+static void list_targets(fv_workspace *work, const fv_batch *batch)
+{
+    int64_t n = 0;
+    for (int64_t t = 0; t < batch->tokens; t++)
+        if (batch->targets[t] >= 0) {
+            work->selected[n] = (int32_t)t;
+            work->target[n++] = batch->targets[t];
+        }
+}
+
+/* Plans the pass, reserves what is missing, and runs it. */
+static fv_status run_batch(fv_model *model, const fv_batch *batch, batch_pass *b)
+{
+    size_t bytes;
+    int64_t predicted = b->logits != NULL ? 0 : batch->predicted;
+    TRY(fv_batch_check(model, batch));
+    b->pass.tokens = batch->tokens;
+    b->pass.layout = (fv_layout){batch->sequences, batch->offsets, NULL};
+    b->predicted = predicted;
+    b->select = predicted < batch->tokens;
+    if (b->logits == NULL && predicted == 0)
+        return FV_OK;
+    TRY(plan(model, b, &bytes));
+    TRY(fv_workspace_reserve(model, bytes, batch->tokens, predicted));
+    fv_batch_positions(batch->sequences, batch->offsets, 0, model->work.positions);
+    if (b->logits == NULL)
+        list_targets(&model->work, batch);
+    b->pass.ids = batch->inputs;
+    b->pass.positions = model->work.positions;
+    b->loss.targets = model->work.target;
+    return run(model, b);
+}
+
+fv_status fv_model_train_batch(fv_model *model, const fv_batch *batch, float weight, uint64_t seed,
+                               int64_t step, int64_t micro, double *loss, int64_t *correct)
+{
+    if (fv_model_gradients(model) == NULL)
+        return FV_ERR_RESOURCE;
+    batch_pass b = {.training = true, .loss = {.weight = weight, .loss = loss, .correct = correct}};
+    model->tape.dropout = (fv_dropout_key){seed, step, micro};
+    return run_batch(model, batch, &b);
+}
+
+fv_status fv_model_evaluate(fv_model *model, const fv_batch *batch, double *loss, int64_t *correct)
+{
+    batch_pass b = {.loss = {.weight = 1.0f, .loss = loss, .correct = correct}};
+    return run_batch(model, batch, &b);
+}
+
+fv_status fv_model_logits(fv_model *model, const fv_batch *batch, float *logits)
+{
+    batch_pass b = {.logits = logits};
+    fv_batch inputs = *batch;
+    inputs.targets = NULL;
+    return run_batch(model, &inputs, &b);
+}

@@ -1,0 +1,212 @@
+/* settings.c: from the keys of a config to the sizes of a model and the options of its attention. Everything
+ * impossible is refused here, by the key's name, before any memory is asked for. */
+#include "model/transformer.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The bounds of the attention operator, and dropout sites that fit the random numbers' stream words. */
+enum { MAX_LAYERS = 1 << 20, MAX_HEADS = 1 << 16, MAX_HEAD_DIM = 1 << 16 };
+#define MAX_SIZE ((int64_t)1 << 40)
+
+static fv_status read_size(fv_context *ctx, const fv_config *config, const char *key, int64_t low,
+                           int64_t high, int64_t *value)
+{
+    *value = fv_config_int(config, key);
+    if (*value >= low && *value <= high)
+        return FV_OK;
+    return fv_fail(ctx, FV_ERR_USAGE, "config: %s is %lld; expected %lld to %lld", key, (long long)*value,
+                   (long long)low, (long long)high);
+}
+
+static fv_status write_back(fv_config *config, const char *key, int64_t value)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    return fv_config_set(config, key, text);
+}
+
+static fv_status read_vocabulary(fv_context *ctx, fv_config *config, fv_shape *s)
+{
+    const char *name = fv_config_text(config, "tokenizer");
+    s->tokenizer = fv_tokenizer_find(name);
+    if (s->tokenizer == NULL)
+        return fv_fail(ctx, FV_ERR_USAGE, "config: tokenizer \"%s\" is unknown", name);
+    TRY(read_size(ctx, config, "vocab_size", 0, INT32_MAX, &s->vocabulary));
+    if (s->vocabulary == 0) {
+        s->vocabulary = s->tokenizer->size;
+        return write_back(config, "vocab_size", s->vocabulary);
+    }
+    if (s->vocabulary < s->tokenizer->size)
+        return fv_fail(ctx, FV_ERR_USAGE, "config: vocab_size is %lld; tokenizer \"%s\" has %d tokens",
+                       (long long)s->vocabulary, name, s->tokenizer->size);
+    return FV_OK;
+}
+
+static fv_status read_heads(fv_context *ctx, const fv_config *config, fv_shape *s)
+{
+    TRY(read_size(ctx, config, "num_attention_heads", 1, MAX_HEADS, &s->heads));
+    TRY(read_size(ctx, config, "num_key_value_heads", 0, MAX_HEADS, &s->kv_heads));
+    TRY(read_size(ctx, config, "head_dim", 0, MAX_HEAD_DIM, &s->head_dim));
+    s->kv_heads = s->kv_heads != 0 ? s->kv_heads : s->heads;
+    if (s->heads % s->kv_heads != 0)
+        return fv_fail(ctx, FV_ERR_USAGE,
+                       "config: num_key_value_heads %lld does not divide num_attention_heads %lld",
+                       (long long)s->kv_heads, (long long)s->heads);
+    if (s->head_dim == 0 && s->width % s->heads != 0)
+        return fv_fail(ctx, FV_ERR_USAGE,
+                       "config: num_attention_heads %lld does not divide hidden_size %lld; set head_dim",
+                       (long long)s->heads, (long long)s->width);
+    s->head_dim = s->head_dim != 0 ? s->head_dim : s->width / s->heads;
+    if (s->head_dim > MAX_HEAD_DIM)
+        return fv_fail(ctx, FV_ERR_USAGE, "config: hidden_size %lld makes heads of %lld channels; at most %d",
+                       (long long)s->width, (long long)s->head_dim, MAX_HEAD_DIM);
+    return FV_OK;
+}
+
+static const struct {
+    const char *name;
+    fv_places_kind kind;
+} places_kinds[] = {
+    {"none", FV_PLACES_NONE}, {"learned", FV_PLACES_LEARNED}, {"sinusoidal", FV_PLACES_SINUSOIDAL}};
+
+static fv_status read_places(fv_context *ctx, fv_config *config, fv_shape *s)
+{
+    const char *name = fv_config_text(config, "position_embedding_type");
+    int i = 0;
+    while (i < FV_COUNT(places_kinds) && strcmp(places_kinds[i].name, name) != 0)
+        i++;
+    if (i == FV_COUNT(places_kinds))
+        return fv_fail(ctx, FV_ERR_USAGE, "config: position_embedding_type \"%s\" is unknown", name);
+    s->places_kind = places_kinds[i].kind;
+    TRY(read_size(ctx, config, "max_position_embeddings", 0, INT32_MAX, &s->places));
+    if (s->places_kind == FV_PLACES_NONE) {
+        s->places = 0;
+        return FV_OK;
+    }
+    if (s->places > 0)
+        return FV_OK;
+    s->places = fv_config_int(config, "length"); /* the training length */
+    if (s->places < 1)
+        return fv_fail(ctx, FV_ERR_USAGE, "config: max_position_embeddings is 0; expected 1 or more");
+    return write_back(config, "max_position_embeddings", s->places);
+}
+
+static fv_status read_activation(fv_context *ctx, const fv_config *config, fv_shape *s)
+{
+    const char *name = fv_config_text(config, "hidden_act");
+    s->activation = strcmp(name, "relu") == 0 ? FV_ACTIVATION_RELU : FV_ACTIVATION_GELU;
+    if (strcmp(name, "relu") != 0 && strcmp(name, "gelu") != 0)
+        return fv_fail(ctx, FV_ERR_USAGE, "config: hidden_act \"%s\" is unknown; expected gelu or relu",
+                       name);
+    return FV_OK;
+}
+
+static fv_status read_reals(fv_context *ctx, const fv_config *config, fv_shape *s)
+{
+    double dropout = fv_config_real(config, "hidden_dropout_prob");
+    double eps = fv_config_real(config, "layer_norm_eps");
+    if (!(dropout >= 0 && dropout < 1))
+        return fv_fail(ctx, FV_ERR_USAGE, "config: hidden_dropout_prob is %g; expected 0 up to below 1",
+                       dropout);
+    if (!(eps > 0 && eps <= 1))
+        return fv_fail(ctx, FV_ERR_USAGE, "config: layer_norm_eps is %g; expected above 0, at most 1", eps);
+    s->dropout = (float)dropout;
+    s->norm_eps = (float)eps;
+    return FV_OK;
+}
+
+fv_status fv_shape_read(fv_context *ctx, fv_config *config, fv_shape *shape)
+{
+    *shape = (fv_shape){0};
+    TRY(read_vocabulary(ctx, config, shape));
+    TRY(read_size(ctx, config, "hidden_size", 1, INT32_MAX, &shape->width));
+    TRY(read_size(ctx, config, "num_hidden_layers", 1, MAX_LAYERS, &shape->layers));
+    TRY(read_size(ctx, config, "intermediate_size", 1, INT32_MAX, &shape->inner));
+    TRY(read_heads(ctx, config, shape));
+    TRY(read_places(ctx, config, shape));
+    TRY(read_activation(ctx, config, shape));
+    TRY(read_reals(ctx, config, shape));
+    shape->tied = fv_config_bool(config, "tie_word_embeddings") != 0;
+    shape->causal = fv_config_bool(config, "is_decoder") != 0;
+    shape->projection_seed = (uint64_t)fv_config_int(config, "attention.projection_seed");
+    if (fv_parameters_floats(shape) < 0)
+        return fv_fail(ctx, FV_ERR_USAGE,
+                       "config: hidden_size %lld, intermediate_size %lld, num_hidden_layers %lld and "
+                       "max_position_embeddings %lld make more parameters than can be addressed",
+                       (long long)shape->width, (long long)shape->inner, (long long)shape->layers,
+                       (long long)shape->places);
+    return FV_OK;
+}
+
+/* ---- attention ---------------------------------------------------------------------------------------- */
+
+/* A word of a setting and the value it stands for. */
+typedef struct word {
+    const char *name;
+    int value;
+} word;
+
+static const word projections[] = {{"default", FV_PROJECTION_DEFAULT},
+                                   {"none", FV_PROJECTION_NONE},
+                                   {"iid", FV_PROJECTION_IID},
+                                   {"orthogonal", FV_PROJECTION_ORTHOGONAL}};
+static const word row_norms[] = {{"chi", FV_ROW_NORMS_CHI}, {"sqrt-d", FV_ROW_NORMS_SQRT_D}};
+static const word denominators[] = {{"default", FV_DENOMINATOR_DEFAULT}, {"none", FV_DENOMINATOR_NONE},
+                                    {"off", FV_DENOMINATOR_OFF},         {"add:", FV_DENOMINATOR_ADD},
+                                    {"clamp:", FV_DENOMINATOR_CLAMP},    {"abs:", FV_DENOMINATOR_ABS},
+                                    {"sign:", FV_DENOMINATOR_SIGN}};
+
+/* Finds a word; one that ends in ':' takes a number behind it, into *number. */
+static fv_status find_word(fv_context *ctx, const fv_config *config, const char *key, const word *words,
+                           int count, int *value, double *number)
+{
+    const char *text = fv_config_text(config, key);
+    for (int i = 0; i < count; i++) {
+        size_t length = strlen(words[i].name);
+        bool with_number = words[i].name[length - 1] == ':';
+        if (strncmp(text, words[i].name, length) != 0 || (!with_number && text[length] != '\0'))
+            continue;
+        *value = words[i].value;
+        char *end = NULL;
+        if (with_number)
+            *number = strtod(text + length, &end);
+        if (!with_number || (end != text + length && *end == '\0' && isfinite(*number)))
+            return FV_OK;
+    }
+    char known[128] = "";
+    for (int i = 0; i < count; i++) {
+        size_t used = strlen(known);
+        bool with_number = strchr(words[i].name, ':') != NULL;
+        snprintf(known + used, sizeof known - used, "%s%s%s", i > 0 ? ", " : "", words[i].name,
+                 with_number ? "X" : "");
+    }
+    return fv_fail(ctx, FV_ERR_USAGE, "config: %s is \"%s\"; expected one of %s", key, text, known);
+}
+
+fv_status fv_shape_attention(fv_context *ctx, const fv_config *config, const fv_shape *shape,
+                             fv_attention **op)
+{
+    int projection = 0, norms = 0, denominator = 0;
+    fv_attention_options o;
+    fv_attention_options_init(&o);
+    TRY(find_word(ctx, config, "attention.projection", projections, FV_COUNT(projections), &projection,
+                  NULL));
+    TRY(find_word(ctx, config, "attention.row_norms", row_norms, FV_COUNT(row_norms), &norms, NULL));
+    TRY(find_word(ctx, config, "attention.denominator", denominators, FV_COUNT(denominators), &denominator,
+                  &o.denominator_value));
+    o.kind = fv_config_text(config, "attention.kind");
+    o.heads = shape->heads;
+    o.kv_heads = shape->kv_heads;
+    o.dim = shape->head_dim;
+    o.causal = shape->causal;
+    o.scale = fv_config_real(config, "attention.scale");
+    o.features = fv_config_int(config, "attention.features");
+    o.projection = (fv_projection)projection;
+    o.row_norms = (fv_row_norms)norms;
+    o.epsilon = fv_config_real(config, "attention.epsilon");
+    o.denominator = (fv_denominator)denominator;
+    o.chunk = fv_config_int(config, "attention.chunk");
+    return fv_attention_create(op, ctx, &o);
+}

@@ -1,0 +1,184 @@
+/* stream.c: one sequence, token by token.
+ *
+ * What the layers remember is their attention states; a token passes through the same tape as a batch does,
+ * with one row. Long prompts go in chunks at the speed of a batch. Kernelised kinds have a state of fixed
+ * size, so that cost and memory of a token do not depend on its position; exact attention keeps keys and
+ * values up to the stream's capacity.
+ */
+#include "model/stream.h"
+#include <string.h>
+
+/* Tokens of a prompt that go through the layers at once: enough for full tiles, few enough that the
+ * activations stay small. */
+enum { CHUNK = 1024 };
+
+static char *state_of(const fv_stream *stream, int64_t layer)
+{
+    return stream->states + (size_t)layer * stream->state_bytes;
+}
+
+static fv_status init_states(fv_stream *stream, int64_t capacity)
+{
+    const fv_model *model = stream->model;
+    fv_state_view view;
+    for (int64_t l = 0; l < model->shape.layers; l++)
+        TRY(fv_attention_state_init(model->attention, capacity, state_of(stream, l)));
+    TRY(fv_attention_state_view(model->attention, state_of(stream, 0), &view));
+    stream->capacity = view.keys != NULL ? capacity : -1;
+    return FV_OK;
+}
+
+static fv_status allocate(fv_stream *stream, int64_t capacity)
+{
+    fv_model *model = stream->model;
+    TRY(fv_attention_state_bytes(model->attention, capacity, &stream->state_bytes));
+    stream->state_bytes = fv_bytes((int64_t)FV_MIN(stream->state_bytes, (size_t)INT64_MAX), 1);
+    stream->states = fv_alloc_zero(model->ctx, model->shape.layers, stream->state_bytes);
+    stream->logits = fv_alloc_zero(model->ctx, model->shape.vocabulary, sizeof(float));
+    return stream->states != NULL && stream->logits != NULL ? init_states(stream, capacity) : FV_ERR_RESOURCE;
+}
+
+fv_status fv_stream_create(fv_stream **out, fv_model *model, int64_t capacity)
+{
+    *out = NULL;
+    if (!model->info.can_stream)
+        return fv_fail(
+            model->ctx, FV_ERR_USAGE,
+            "a stream needs a causal model (is_decoder) whose attention can stream; this one is %s, "
+            "attention %s",
+            model->shape.causal ? "causal" : "bidirectional", model->info.options.kind);
+    if (capacity < 0)
+        return fv_fail(model->ctx, FV_ERR_USAGE, "capacity is %lld tokens; expected 0 or more",
+                       (long long)capacity);
+    fv_stream *stream = fv_alloc_zero(model->ctx, 1, sizeof *stream);
+    if (stream == NULL)
+        return FV_ERR_RESOURCE;
+    stream->model = model;
+    fv_status status = allocate(stream, capacity);
+    if (status == FV_OK)
+        *out = stream;
+    else
+        fv_stream_destroy(stream);
+    return status;
+}
+
+void fv_stream_destroy(fv_stream *stream)
+{
+    if (stream == NULL)
+        return;
+    fv_context *ctx = stream->model->ctx;
+    fv_free(ctx, stream->states);
+    fv_free(ctx, stream->logits);
+    fv_free(ctx, stream);
+}
+
+int64_t fv_stream_tokens(const fv_stream *stream)
+{
+    return stream->tokens;
+}
+
+/* ---- feeding ------------------------------------------------------------------------------------------- */
+
+/* Everything that can be wrong is found before any state changes. */
+static fv_status check_feed(const fv_stream *stream, const int32_t *tokens, int64_t count)
+{
+    const fv_model *model = stream->model;
+    const fv_shape *s = &model->shape;
+    if (count < 0 || (count == 0 && stream->tokens == 0))
+        return fv_fail(model->ctx, FV_ERR_USAGE, "%lld tokens were fed to a stream that holds %lld",
+                       (long long)count, (long long)stream->tokens);
+    if (stream->capacity >= 0 && count > stream->capacity - stream->tokens)
+        return fv_fail(model->ctx, FV_ERR_USAGE,
+                       "the stream holds %lld of %lld tokens and was fed %lld; attention %s keeps every key: "
+                       "create it with a larger capacity",
+                       (long long)stream->tokens, (long long)stream->capacity, (long long)count,
+                       model->info.options.kind);
+    if (s->places > 0 && count > s->places - stream->tokens)
+        return fv_fail(model->ctx, FV_ERR_USAGE,
+                       "the stream holds %lld tokens and was fed %lld; the model's positions reach %lld "
+                       "(max_position_embeddings)",
+                       (long long)stream->tokens, (long long)count, (long long)s->places);
+    for (int64_t t = 0; t < count; t++)
+        if (tokens[t] < 0 || tokens[t] >= s->vocabulary)
+            return fv_fail(model->ctx, FV_ERR_USAGE, "token %lld is %d; the vocabulary has %lld tokens",
+                           (long long)t, tokens[t], (long long)s->vocabulary);
+    return FV_OK;
+}
+
+/* Layers over n tokens; the last of them decides the logits. */
+static void record(fv_stream *stream, const fv_pass *pass, bool last, void *memory, size_t bytes)
+{
+    fv_model *model = stream->model;
+    fv_tape *tape = &model->tape;
+    fv_tape_reset(tape, false, memory, bytes);
+    int x = fv_transformer_layers(model, pass);
+    if (!last)
+        return;
+    if (pass->tokens > 1)
+        x = fv_tape_select(tape, x, model->work.selected, 1);
+    int logits = fv_transformer_logits(model, x);
+    fv_tape_hold(tape, logits);
+    fv_tape_place(tape, logits, stream->logits);
+}
+
+static fv_status plan(fv_stream *stream, fv_pass *pass, bool last)
+{
+    record(stream, pass, last, NULL, 0);
+    TRY(fv_tape_forward(&stream->model->tape));
+    return fv_workspace_reserve(stream->model, stream->model->tape.pool.peak, pass->tokens, 1);
+}
+
+static fv_status feed_chunk(fv_stream *stream, const int32_t *tokens, int64_t count, bool last)
+{
+    fv_model *model = stream->model;
+    const int64_t offsets[] = {0, count};
+    fv_pass pass = {.tokens = count,
+                    .ids = tokens,
+                    .layout = {1, offsets, NULL},
+                    .states = stream->states,
+                    .state_bytes = stream->state_bytes};
+    TRY(plan(stream, &pass, last));
+    fv_workspace *work = &model->work;
+    work->selected[0] = (int32_t)(count - 1);
+    fv_batch_positions(1, offsets, stream->tokens, work->positions);
+    pass.positions = work->positions;
+    record(stream, &pass, last, work->pool, work->pool_bytes);
+    model->tape.parameters = model->values;
+    fv_status status = fv_tape_forward(&model->tape);
+    model->tape.parameters = NULL;
+    stream->tokens += status == FV_OK ? count : 0;
+    return status;
+}
+
+fv_status fv_stream_feed(fv_stream *stream, const int32_t *tokens, int64_t count, float *logits)
+{
+    const fv_model *model = stream->model;
+    TRY(check_feed(stream, tokens, count));
+    for (int64_t t = 0; t < count; t += CHUNK)
+        TRY(feed_chunk(stream, tokens + t, FV_MIN(CHUNK, count - t), t + CHUNK >= count));
+    memcpy(logits, stream->logits, (size_t)model->shape.vocabulary * sizeof *logits);
+    return FV_OK;
+}
+
+/* ---- the state as tensors --------------------------------------------------------------------------------
+ */
+
+fv_status fv_stream_pieces(const fv_stream *stream, int64_t layer, int64_t tokens,
+                           fv_state_piece pieces[FV_STATE_PIECES], int *count)
+{
+    const fv_attention_options *o = &stream->model->info.options;
+    fv_state_view view;
+    TRY(fv_attention_state_view(stream->model->attention, state_of(stream, layer), &view));
+    *count = 0;
+    if (view.keys != NULL) {
+        pieces[(*count)++] = (fv_state_piece){"keys", view.keys, 3, {tokens, o->kv_heads, o->dim}};
+        pieces[(*count)++] = (fv_state_piece){"values", view.values, 3, {tokens, o->kv_heads, o->value_dim}};
+        return FV_OK;
+    }
+    if (view.S == NULL) /* a kind that remembers nothing */
+        return FV_OK;
+    pieces[(*count)++] = (fv_state_piece){"S", view.S, 3, {o->heads, view.features, o->value_dim}};
+    pieces[(*count)++] = (fv_state_piece){"z", view.z, 2, {o->heads, view.features}};
+    pieces[(*count)++] = (fv_state_piece){"exponent", view.exponent, 2, {o->heads, view.features}};
+    return FV_OK;
+}

@@ -1,0 +1,231 @@
+/* stream_files.c: a stream on disk: a safetensors file with the pieces of every layer's state
+ * ("layers.N.S", ".z", ".exponent", or ".keys", ".values"), "tokens" [1] and "logits" [vocabulary]. Its
+ * metadata holds the fingerprint of the model, without which the numbers mean nothing.
+ */
+#include "model/stream.h"
+#include <favor/tensors.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FORMAT_KEY      "format"
+#define FORMAT_VALUE    "favor-stream-1"
+#define FINGERPRINT_KEY "model"
+
+enum { FINGERPRINT_TEXT = 20 };
+
+/* ---- the fingerprint -------------------------------------------------------------------------------------
+ */
+
+/* FNV-1a over 32-bit words, in blocks whose hashes are hashed in order. */
+enum { HASH_BLOCK = 1 << 16 };
+static const uint64_t hash_start = 14695981039346656037u, hash_prime = 1099511628211u;
+
+static uint64_t hash_words(uint64_t hash, const void *words, int64_t count)
+{
+    const char *bytes = words;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t word;
+        memcpy(&word, bytes + 4 * i, sizeof word);
+        hash = (hash ^ word) * hash_prime;
+    }
+    return hash;
+}
+
+static uint64_t hash_floats(uint64_t hash, const float *values, int64_t count)
+{
+    for (int64_t i = 0; i < count; i += HASH_BLOCK) {
+        uint64_t block = hash_words(hash_start, values + i, FV_MIN(HASH_BLOCK, count - i));
+        hash = hash_words(hash, &block, 2);
+    }
+    return hash;
+}
+
+uint64_t fv_model_fingerprint(const fv_model *model)
+{
+    uint64_t hash = hash_floats(hash_start, model->values, model->float_count);
+    return hash_floats(hash, model->projections, model->shape.layers * model->info.projection_floats);
+}
+
+static void fingerprint_text(const fv_model *model, char text[FINGERPRINT_TEXT])
+{
+    snprintf(text, FINGERPRINT_TEXT, "%016llx", (unsigned long long)fv_model_fingerprint(model));
+}
+
+/* ---- the tensors of a file
+ * --------------------------------------------------------------------------------- */
+
+typedef struct tensor_list {
+    fv_tensor *tensors;
+    char (*names)[FV_NAME_BYTES];
+    int64_t count;
+} tensor_list;
+
+static fv_tensor *add_tensor(tensor_list *list, const void *data, fv_dtype dtype, int rank,
+                             const int64_t *shape)
+{
+    fv_tensor *t = &list->tensors[list->count];
+    *t =
+        (fv_tensor){.name = list->names[list->count], .dtype = dtype, .rank = rank, .count = 1, .data = data};
+    for (int i = 0; i < rank; i++) {
+        t->shape[i] = shape[i];
+        t->count *= shape[i];
+    }
+    list->count++;
+    return t;
+}
+
+static fv_status fill_list(const fv_stream *stream, const int64_t *tokens, tensor_list *list)
+{
+    const int64_t one = 1;
+    for (int64_t l = 0; l < stream->model->shape.layers; l++) {
+        fv_state_piece pieces[FV_STATE_PIECES];
+        int count;
+        TRY(fv_stream_pieces(stream, l, *tokens, pieces, &count));
+        for (int i = 0; i < count; i++) {
+            snprintf(list->names[list->count], FV_NAME_BYTES, "layers.%lld.%s", (long long)l, pieces[i].name);
+            add_tensor(list, pieces[i].data, FV_F32, pieces[i].rank, pieces[i].shape);
+        }
+    }
+    snprintf(list->names[list->count], FV_NAME_BYTES, "logits");
+    add_tensor(list, stream->logits, FV_F32, 1, &stream->model->shape.vocabulary);
+    snprintf(list->names[list->count], FV_NAME_BYTES, "tokens");
+    add_tensor(list, tokens, FV_I64, 1, &one);
+    return FV_OK;
+}
+
+/* Lists the tensors of a stream of *tokens tokens and calls use(stream, list, arg). */
+typedef fv_status list_use(const fv_stream *stream, const tensor_list *list, const void *arg);
+
+static fv_status with_list(const fv_stream *stream, const int64_t *tokens, list_use *use, const void *arg)
+{
+    fv_context *ctx = stream->model->ctx;
+    int64_t most = stream->model->shape.layers * FV_STATE_PIECES + 2;
+    tensor_list list = {fv_alloc_array(ctx, most, sizeof *list.tensors),
+                        fv_alloc_array(ctx, most, sizeof *list.names), 0};
+    fv_status status = list.tensors == NULL || list.names == NULL ? FV_ERR_RESOURCE : FV_OK;
+    if (status == FV_OK)
+        status = fill_list(stream, tokens, &list);
+    if (status == FV_OK)
+        status = use(stream, &list, arg);
+    fv_free(ctx, list.names);
+    fv_free(ctx, list.tensors);
+    return status;
+}
+
+/* ---- writing
+ * ----------------------------------------------------------------------------------------------- */
+
+static fv_status write_list(const fv_stream *stream, const tensor_list *list, const void *path)
+{
+    char fingerprint[FINGERPRINT_TEXT];
+    fingerprint_text(stream->model, fingerprint);
+    const fv_metadata metadata[] = {{FORMAT_KEY, FORMAT_VALUE}, {FINGERPRINT_KEY, fingerprint}};
+    return fv_tensors_write(stream->model->ctx, path, list->tensors, list->count, metadata,
+                            FV_COUNT(metadata));
+}
+
+fv_status fv_stream_save(const fv_stream *stream, const char *path)
+{
+    return with_list(stream, &stream->tokens, write_list, path);
+}
+
+/* ---- reading
+ * ----------------------------------------------------------------------------------------------- */
+
+typedef struct reading {
+    const char *path;
+    const fv_tensors *file;
+} reading;
+
+static fv_status check_metadata(const fv_stream *stream, const reading *r)
+{
+    fv_context *ctx = stream->model->ctx;
+    char fingerprint[FINGERPRINT_TEXT];
+    const char *format = fv_tensors_metadata(r->file, FORMAT_KEY);
+    const char *model = fv_tensors_metadata(r->file, FINGERPRINT_KEY);
+    if (format == NULL || strcmp(format, FORMAT_VALUE) != 0 || model == NULL)
+        return fv_fail(ctx, FV_ERR_FILE, "%s: not the state of a stream (format " FORMAT_VALUE ")", r->path);
+    fingerprint_text(stream->model, fingerprint);
+    if (strcmp(model, fingerprint) != 0)
+        return fv_fail(
+            ctx, FV_ERR_FILE,
+            "%s: the state of another model (fingerprint %.20s, this one has %s); load it into the "
+            "model that saved it",
+            r->path, model, fingerprint);
+    return FV_OK;
+}
+
+static fv_status read_tokens(const fv_stream *stream, const reading *r, int64_t *tokens)
+{
+    fv_context *ctx = stream->model->ctx;
+    const fv_shape *s = &stream->model->shape;
+    const fv_tensor *t = fv_tensors_find(r->file, "tokens");
+    if (t == NULL || t->count != 1 || t->dtype != FV_I64)
+        return fv_fail(ctx, FV_ERR_FILE, "%s: tensor \"tokens\" is missing; expected I64 [1]", r->path);
+    TRY(fv_tensor_to_i64(ctx, t, tokens));
+    if (*tokens < 0 || (s->places > 0 && *tokens > s->places))
+        return fv_fail(ctx, FV_ERR_FILE, "%s: \"tokens\" is %lld", r->path, (long long)*tokens);
+    if (stream->capacity >= 0 && *tokens > stream->capacity)
+        return fv_fail(
+            ctx, FV_ERR_USAGE,
+            "%s: the state holds %lld tokens, the stream has room for %lld; create it with a larger "
+            "capacity",
+            r->path, (long long)*tokens, (long long)stream->capacity);
+    return FV_OK;
+}
+
+static fv_status check_list(const fv_stream *stream, const tensor_list *list, const void *arg)
+{
+    const reading *r = arg;
+    for (int64_t i = 0; i < list->count; i++) {
+        const fv_tensor *want = &list->tensors[i], *have = fv_tensors_find(r->file, want->name);
+        if (have == NULL)
+            return fv_fail(stream->model->ctx, FV_ERR_FILE, "%s: tensor \"%s\" is missing", r->path,
+                           want->name);
+        size_t bytes = (size_t)want->rank * sizeof *want->shape;
+        if (have->dtype != want->dtype || have->rank != want->rank ||
+            memcmp(have->shape, want->shape, bytes) != 0)
+            return fv_fail(stream->model->ctx, FV_ERR_FILE,
+                           "%s: tensor \"%s\" has %lld elements of %s; expected %lld of %s in %d dimensions",
+                           r->path, want->name, (long long)have->count, fv_dtype_name(have->dtype),
+                           (long long)want->count, fv_dtype_name(want->dtype), want->rank);
+    }
+    return FV_OK;
+}
+
+static fv_status copy_list(const fv_stream *stream, const tensor_list *list, const void *arg)
+{
+    (void)stream;
+    const reading *r = arg;
+    for (int64_t i = 0; i < list->count; i++) {
+        const fv_tensor *want = &list->tensors[i], *have = fv_tensors_find(r->file, want->name);
+        memcpy((void *)(uintptr_t)want->data, have->data, (size_t)want->count * fv_dtype_bytes(want->dtype));
+    }
+    return FV_OK;
+}
+
+/* Everything is checked before the stream changes. */
+static fv_status load(fv_stream *stream, const reading *r)
+{
+    const fv_model *model = stream->model;
+    int64_t tokens;
+    TRY(check_metadata(stream, r));
+    TRY(read_tokens(stream, r, &tokens));
+    TRY(with_list(stream, &tokens, check_list, r));
+    TRY(with_list(stream, &tokens, copy_list, r));
+    for (int64_t l = 0; l < model->shape.layers; l++)
+        TRY(fv_attention_state_set_tokens(model->attention, stream->states + (size_t)l * stream->state_bytes,
+                                          tokens));
+    stream->tokens = tokens;
+    return FV_OK;
+}
+
+fv_status fv_stream_load(fv_stream *stream, const char *path)
+{
+    fv_tensors *file;
+    TRY(fv_tensors_open(&file, stream->model->ctx, path));
+    fv_status status = load(stream, &(reading){path, file});
+    fv_tensors_close(file);
+    return status;
+}
