@@ -108,6 +108,9 @@ FV_API size_t fv_context_bytes(const fv_context *ctx);
 FV_API size_t fv_context_peak_bytes(const fv_context *ctx);
 FV_API void fv_context_reset_peak(fv_context *ctx);
 
+/* Bytes of memory this process may still use: the machine's available memory or its cgroup's limit. */
+FV_API size_t fv_available_memory(void);
+
 /* The best sgemm rate of this machine in GFLOP/s with the context's threads, measured now over about
  * `seconds`. Every share of peak in favor is against this figure, taken in the same run. */
 FV_API double fv_measure_sgemm(fv_context *ctx, double seconds);

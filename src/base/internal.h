@@ -116,8 +116,6 @@ void fv_random_block(const fv_random *random, uint64_t index, uint32_t out[4]);
 /* ---- time and machine ------------------------------------------------------------------------------- */
 
 double fv_now(void); /* seconds, monotonic */
-/* Bytes of memory this process may still use: the machine's available memory or its cgroup's limit. */
-size_t fv_available_memory(void);
 
 /* ---- processor -------------------------------------------------------------------------------------- */
 
