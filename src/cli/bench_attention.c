@@ -1,0 +1,401 @@
+/* cli/bench_attention.c: `favor bench attention`: one attention call, timed over kinds, lengths, threads and
+ * passes.
+ *
+ * Inputs are small-norm normals, a pure function of their index. One call warms up (plans, touches its
+ * memory) and says how many repetitions fit into a second; median, smallest and largest time are kept. The
+ * work is counted by fv_attention_flop whatever the code does; forward+backward adds both.
+ *
+ * The loss is |y|^2/2 where the kind can work in place: dy is then y itself and the gradients replace q, k
+ * and v, so that a line holds four arrays [L][H][d] instead of eight. The inputs are made anew between
+ * repetitions, outside the clock. peak_bytes is everything allocated for the line.
+ */
+#include "bench.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const cli_option options[] = {
+    {.name = "attention",
+     .type = CLI_LIST,
+     .metavar = "NAME,...",
+     .fallback = "exact,favor+,relu",
+     .help = "kinds of attention"},
+    {.name = "length", .type = CLI_LIST, .metavar = "L,...", .fallback = "1024,4096", .help = "tokens"},
+    {.name = "pass",
+     .type = CLI_LIST,
+     .choices = "forward|forward+backward",
+     .fallback = "forward,forward+backward",
+     .help = "what is timed"},
+    {.name = "bidirectional",
+     .type = CLI_FLAG,
+     .help = "all positions see all (the default without --causal)"},
+    {.name = "heads", .type = CLI_LIST, .metavar = "H,...", .fallback = "8", .help = "heads"},
+    {.name = "dim",
+     .type = CLI_LIST,
+     .metavar = "D,...",
+     .fallback = "64",
+     .help = "width of a head, values too"},
+    {.name = "features",
+     .type = CLI_LIST,
+     .metavar = "M,...",
+     .fallback = "256",
+     .help = "random projections, for kinds that have some"},
+    {.name = "threads",
+     .type = CLI_LIST,
+     .metavar = "N,...",
+     .fallback = "all processors",
+     .help = "threads"},
+    {.name = "dtype",
+     .type = CLI_LIST,
+     .choices = "f32|bf16",
+     .fallback = "f32",
+     .help = "number format; this version computes in f32"},
+    {.name = "repeat",
+     .type = CLI_INT,
+     .metavar = "N",
+     .min = 1,
+     .max = 1000000,
+     .fallback = "about a second's worth",
+     .help = "timed calls a line"},
+};
+static const cli_group own = {"Benchmark", options, CLI_COUNT(options)};
+static const cli_group *const groups[] = {&own, &cli_attention_group, &cli_common_group, NULL};
+
+#define FEW_REPEATS  3
+#define MANY_REPEATS 1000
+#define LONG_SECONDS 20.0 /* a call this long is timed once */
+
+/* One line of the table. */
+typedef struct line {
+    bool causal, backward;
+    int64_t length, heads, dim, features;
+    bool more_features; /* not the first of the list: nothing new for kinds without a projection */
+    int which;          /* context */
+} line;
+
+/* What is held for a line. */
+typedef struct work {
+    fv_context *ctx;
+    fv_attention *op;
+    fv_attention_info info;
+    fv_memory need;
+    int64_t offsets[2];
+    fv_layout layout;
+    bool backward, in_place;
+    int64_t floats; /* of one array [L][H][d] */
+    float *q, *k, *v, *y, *dy, *dq, *dk, *dv, *projection;
+    void *saved, *scratch;
+} work;
+
+/* ---- inputs
+ * ----------------------------------------------------------------------------------------------------- */
+
+/* Numbers around 0 of standard deviation 0.5, nearly normal: four 16-bit pieces of a mixed 64-bit counter,
+ * added (Irwin-Hall). A sum of four uniforms has variance 4 (2^32 - 1)/12. */
+static void fill(float *x, int64_t count, uint64_t stream)
+{
+    const float scale = 0.5f / sqrtf(4.0f * 4294967295.0f / 12.0f);
+    for (int64_t i = 0; i < count; i++) {
+        uint64_t z = ((uint64_t)i + (stream << 48)) * 0x9e3779b97f4a7c15u; /* splitmix64 */
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+        z ^= z >> 31;
+        int32_t sum = (int32_t)((z & 0xffff) + (z >> 16 & 0xffff) + (z >> 32 & 0xffff) + (z >> 48)) - 131070;
+        x[i] = (float)sum * scale;
+    }
+}
+
+static void fill_inputs(const work *w)
+{
+    fill(w->q, w->floats, 1);
+    fill(w->k, w->floats, 2);
+    fill(w->v, w->floats, 3);
+}
+
+/* ---- memory
+ * ----------------------------------------------------------------------------------------------------- */
+
+static double predicted_bytes(const work *w)
+{
+    int arrays = w->backward && !w->in_place ? 8 : 4;
+    double floats = (double)arrays * (double)w->floats + (double)w->info.projection_floats;
+    return 4 * floats + (double)w->need.scratch + (w->backward ? (double)w->need.saved : 0);
+}
+
+static bool allocate(work *w)
+{
+    size_t bytes = (size_t)w->floats * sizeof(float);
+    float **arrays[] = {&w->q, &w->k, &w->v, &w->y, &w->dy, &w->dq, &w->dk, &w->dv};
+    int count = w->backward && !w->in_place ? 8 : 4;
+    for (int i = 0; i < count; i++)
+        if ((*arrays[i] = fv_alloc(w->ctx, bytes)) == NULL)
+            return false;
+    if (w->info.projection_floats > 0 &&
+        (w->projection = fv_alloc(w->ctx, (size_t)w->info.projection_floats * sizeof(float))) == NULL)
+        return false;
+    if (w->backward && (w->saved = fv_alloc(w->ctx, w->need.saved)) == NULL)
+        return false;
+    w->scratch = fv_alloc(w->ctx, w->need.scratch);
+    return w->scratch != NULL;
+}
+
+static void release(work *w)
+{
+    void *memory[] = {w->q,  w->k,  w->v,          w->y,     w->dy,     w->dq,
+                      w->dk, w->dv, w->projection, w->saved, w->scratch};
+    for (int i = 0; i < CLI_COUNT(memory); i++)
+        fv_free(w->ctx, memory[i]);
+    fv_attention_destroy(w->op);
+}
+
+static fv_status prepare(work *w)
+{
+    fill_inputs(w);
+    if (w->dy != NULL) {
+        fill(w->dy, w->floats, 4);
+        float *gradients[] = {w->dq, w->dk, w->dv};
+        for (int i = 0; i < CLI_COUNT(gradients); i++)
+            memset(gradients[i], 0, (size_t)w->floats * sizeof(float));
+    }
+    return w->projection != NULL ? fv_attention_draw(w->op, 0, 0, w->projection) : FV_OK;
+}
+
+/* ---- timing
+ * ----------------------------------------------------------------------------------------------------- */
+
+static fv_status time_call(const work *w, double *seconds)
+{
+    if (w->in_place)
+        fill_inputs(w);
+    fv_attention_io io = {.q = w->q, .k = w->k, .v = w->v, .y = w->y, .projection = w->projection};
+    fv_attention_grad grad = {.dy = w->dy, .dq = w->dq, .dk = w->dk, .dv = w->dv};
+    if (w->in_place)
+        grad = (fv_attention_grad){.dy = w->y, .dq = w->q, .dk = w->k, .dv = w->v, .in_place = 1};
+    double begin = cli_now();
+    CLI_TRY(fv_attention_forward(w->op, &w->layout, &io, w->saved, w->scratch));
+    if (w->backward)
+        CLI_TRY(fv_attention_backward(w->op, &w->layout, &io, &grad, w->saved, w->scratch));
+    *seconds = cli_now() - begin;
+    return FV_OK;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int repeats(const cli_args *args, double seconds)
+{
+    if (cli_given(args, "repeat"))
+        return (int)cli_int(args, "repeat");
+    if (seconds > LONG_SECONDS)
+        return 1;
+    return (int)fmin(fmax(1 / fmax(seconds, 1e-9), FEW_REPEATS), MANY_REPEATS);
+}
+
+/* ms[0..2]: median, smallest, largest. */
+static fv_status time_line(const work *w, const cli_args *args, double ms[3])
+{
+    double warm;
+    CLI_TRY(time_call(w, &warm));
+    int count = repeats(args, warm);
+    double *seconds = malloc((size_t)count * sizeof *seconds);
+    if (seconds == NULL)
+        return cli_fail(FV_ERR_RESOURCE, "out of memory");
+    fv_status status = FV_OK;
+    for (int i = 0; i < count && status == FV_OK; i++)
+        status = time_call(w, &seconds[i]);
+    qsort(seconds, (size_t)count, sizeof *seconds, by_value);
+    ms[0] = 500 * (seconds[(count - 1) / 2] + seconds[count / 2]);
+    ms[1] = 1000 * seconds[0];
+    ms[2] = 1000 * seconds[count - 1];
+    free(seconds);
+    return status;
+}
+
+/* ---- lines
+ * ------------------------------------------------------------------------------------------------------ */
+
+static fv_status make_work(work *w, const cli_args *args, const char *kind, const line *l)
+{
+    fv_attention_options o;
+    CLI_TRY(cli_attention_options(args, kind, &o));
+    o.heads = l->heads, o.dim = l->dim, o.features = l->features, o.causal = l->causal;
+    CLI_TRY(fv_attention_create(&w->op, w->ctx, &o));
+    fv_attention_get_info(w->op, &w->info);
+    w->offsets[1] = l->length;
+    w->layout = (fv_layout){1, w->offsets, NULL};
+    w->backward = l->backward;
+    w->in_place = l->backward && w->info.in_place_ok;
+    w->floats = l->length * l->heads * l->dim;
+    return fv_attention_measure(w->op, &w->layout, &w->need);
+}
+
+static json_t *make_row(const work *w, const line *l, const double ms[3], size_t peak)
+{
+    double flop = fv_attention_flop(w->op, &w->layout, 0);
+    if (l->backward)
+        flop += fv_attention_flop(w->op, &w->layout, 1);
+    return json_pack(
+        "{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:n, s:I}", "kind",
+        w->info.options.kind, "causal", l->causal, "pass", l->backward ? "forward+backward" : "forward",
+        "length", (json_int_t)l->length, "heads", (json_int_t)l->heads, "dim", (json_int_t)l->dim, "features",
+        (json_int_t)w->info.feature_count, "threads", 0, "dtype", "f32", "ms_median", ms[0], "ms_min", ms[1],
+        "ms_max", ms[2], "gflops", flop / ms[0] * 1e-6, "share_of_peak", "peak_bytes", (json_int_t)peak);
+}
+
+static fv_status measure_line(bench *b, work *w, const line *l)
+{
+    size_t before = fv_context_bytes(w->ctx), available = fv_available_memory();
+    double predicted = predicted_bytes(w);
+    char name[128], reason[128];
+    snprintf(name, sizeof name, "%s %s %s, %lld tokens", w->info.options.kind,
+             l->causal ? "causal" : "bidirectional", l->backward ? "forward+backward" : "forward",
+             (long long)l->length);
+    snprintf(reason, sizeof reason, "needs %s, %s are available", cli_bytes(predicted).text,
+             cli_bytes((double)available).text);
+    fv_context_reset_peak(w->ctx);
+    if (predicted > (double)available || !allocate(w)) {
+        bench_skip(b, name, reason);
+        return FV_OK;
+    }
+    CLI_TRY(prepare(w));
+    double ms[3] = {0};
+    CLI_TRY(time_line(w, b->args, ms));
+    return bench_add(b, l->which, make_row(w, l, ms, fv_context_peak_bytes(w->ctx) - before));
+}
+
+static fv_status run_line(bench *b, const char *kind, const line *l)
+{
+    work w = {.ctx = b->ctx[l->which]};
+    fv_status status = make_work(&w, b->args, kind, l);
+    if (status == FV_OK && l->more_features && w.info.projection_floats == 0)
+        bench_pass(b);
+    else if (status == FV_OK)
+        status = measure_line(b, &w, l);
+    if (status != FV_OK && fv_context_message(w.ctx)[0] != '\0')
+        status = cli_context_fail(w.ctx, status);
+    release(&w);
+    return status;
+}
+
+/* ---- the command
+ * ------------------------------------------------------------------------------------------------ */
+
+typedef struct plan {
+    const char *kinds[BENCH_LIST_MAX];
+    bool causal[2], backward[2];
+    int kind_count, causal_count, pass_count;
+    bench_list length, heads, dim, features;
+} plan;
+
+/* The names between commas, of the option or its default. */
+static fv_status read_kinds(const cli_args *args, plan *p)
+{
+    static const char *const usual[] = {"exact", "favor+", "relu"};
+    bool given = cli_given(args, "attention");
+    p->kind_count = given ? cli_count(args, "attention") : CLI_COUNT(usual);
+    if (p->kind_count > BENCH_LIST_MAX)
+        return cli_fail(FV_ERR_USAGE, "--attention: more than %d names", BENCH_LIST_MAX);
+    for (int i = 0; i < p->kind_count; i++) {
+        const fv_attention_kind *kind;
+        CLI_TRY(cli_attention_kind(given ? cli_item(args, "attention", i) : usual[i], &kind));
+        p->kinds[i] = kind->name;
+    }
+    return FV_OK;
+}
+
+static void read_passes(const cli_args *args, plan *p)
+{
+    p->pass_count = cli_count(args, "pass");
+    p->pass_count = p->pass_count > 2 ? 2 : p->pass_count;
+    for (int i = 0; i < p->pass_count; i++)
+        p->backward[i] = strcmp(cli_item(args, "pass", i), "forward") != 0;
+    if (p->pass_count == 0) {
+        p->backward[1] = true;
+        p->pass_count = 2;
+    }
+    if (cli_flag(args, "bidirectional") || !cli_flag(args, "causal"))
+        p->causal[p->causal_count++] = false;
+    if (cli_flag(args, "causal"))
+        p->causal[p->causal_count++] = true;
+}
+
+static fv_status read_plan(const cli_args *args, plan *p)
+{
+    CLI_TRY(read_kinds(args, p));
+    read_passes(args, p);
+    CLI_TRY(bench_numbers(args, "length", (int64_t)1 << 32, &p->length));
+    CLI_TRY(bench_numbers(args, "heads", 1 << 16, &p->heads));
+    CLI_TRY(bench_numbers(args, "dim", 1 << 16, &p->dim));
+    return bench_numbers(args, "features", 1 << 20, &p->features);
+}
+
+static int plan_lines(const plan *p)
+{
+    return p->kind_count * p->causal_count * p->pass_count * p->length.count * p->heads.count * p->dim.count *
+           p->features.count;
+}
+
+/* Lists multiply; the last of them changes fastest. */
+static fv_status run_plan(bench *b, const plan *p)
+{
+    for (int i = 0; i < b->total; i++) {
+        int rest = i;
+        line l = {.which = bench_digit(&rest, b->threads.count)};
+        int features = bench_digit(&rest, p->features.count);
+        l.features = p->features.at[features];
+        l.more_features = features > 0;
+        l.dim = p->dim.at[bench_digit(&rest, p->dim.count)];
+        l.heads = p->heads.at[bench_digit(&rest, p->heads.count)];
+        l.length = p->length.at[bench_digit(&rest, p->length.count)];
+        l.backward = p->backward[bench_digit(&rest, p->pass_count)];
+        l.causal = p->causal[bench_digit(&rest, p->causal_count)];
+        CLI_TRY(run_line(b, p->kinds[rest], &l));
+    }
+    return FV_OK;
+}
+
+static const bench_column columns[] = {
+    {"kind", "kind", 8, BENCH_TEXT},          {"causal", "causal", 6, BENCH_TEXT},
+    {"pass", "pass", 16, BENCH_TEXT},         {"length", "length", 8, BENCH_INT},
+    {"heads", "heads", 5, BENCH_INT},         {"dim", "dim", 4, BENCH_INT},
+    {"features", "features", 8, BENCH_INT},   {"threads", "threads", 7, BENCH_INT},
+    {"dtype", "dtype", 5, BENCH_TEXT},        {"ms_median", "median ms", 9, BENCH_MS},
+    {"ms_min", "min", 8, BENCH_MS},           {"ms_max", "max", 8, BENCH_MS},
+    {"gflops", "GFLOP/s", 8, BENCH_GFLOPS},   {"share_of_peak", "of P", 5, BENCH_SHARE},
+    {"peak_bytes", "memory", 9, BENCH_BYTES},
+};
+
+static fv_status run(fv_context *ctx, const cli_args *args)
+{
+    plan p = {0};
+    CLI_TRY(read_plan(args, &p));
+    bench b;
+    fv_status status = bench_begin(&b, args, ctx, plan_lines(&p));
+    if (status == FV_OK)
+        status = run_plan(&b, &p);
+    if (status == FV_OK)
+        status = bench_end(&b, columns, CLI_COUNT(columns));
+    bench_free(&b);
+    return status;
+}
+
+const cli_command cli_bench_attention = {
+    .name = "bench attention",
+    .summary = "time one attention call over kinds, lengths, threads and passes",
+    .description = "Options that take lists multiply. GFLOP/s count the work of the formulas (8 L r d a head "
+                   "for kernelized kinds, "
+                   "4 L^2 d for exact, causal half of it; backward twice that), whatever the code does; `of "
+                   "P` is their share of "
+                   "the sgemm rate P measured in the same run at the same number of threads. Memory is "
+                   "everything held for a "
+                   "line: inputs, outputs, gradients and the operator's own. A line that does not fit into "
+                   "memory is left out.",
+    .examples =
+        "favor bench attention\n"
+        "favor bench attention --attention favor+,exact --length 1024,8192 --threads 1,2 --causal --json",
+    .groups = groups,
+    .run = run,
+};
