@@ -1,0 +1,616 @@
+/* test_attention_laws.c: what holds for every attention kind without a second implementation: causality to
+ * the bit, packed as alone, threads, linearity, permutations, rows of the matrix, work and memory. Kinds come
+ * from the table. Streams have their own program, test_attention_stream.c. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/internal.h"
+#include "support/counting.h"
+#include "support/problem.h"
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static fv_context *ctx;
+
+static int setup(void **state)
+{
+    (void)state;
+    ctx = problem_context(NULL, 2);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    size_t left = fv_context_bytes(ctx);
+    fv_context_destroy(ctx);
+    return left == 0 ? 0 : -1;
+}
+
+static fv_attention_options options_of(int kind, int causal)
+{
+    fv_attention_options o;
+    fv_attention_options_init(&o);
+    o.kind = fv_attention_kind_at(kind)->name;
+    o.heads = 2, o.kv_heads = 1, o.dim = 8, o.value_dim = 5, o.causal = causal, o.features = 16;
+    return o;
+}
+
+static problem *make(fv_context *with, int kind, int causal, int64_t L, int64_t chunk)
+{
+    fv_attention_options o = options_of(kind, causal);
+    problem_shape shape = {.sequences = 1, .queries = &L, .seed = 11};
+    o.chunk = chunk;
+    return problem_make(with, &o, &shape);
+}
+
+static bool is_identity(int kind)
+{
+    return fv_attention_kind_find("identity") == fv_attention_kind_at(kind);
+}
+
+static float *copy_of(const float *x, int64_t floats)
+{
+    float *copy = malloc((size_t)floats * sizeof *copy + 1);
+    return memcpy(copy, x, (size_t)floats * sizeof *copy);
+}
+
+static void same_bits(const float *a, const float *b, int64_t floats, const char *what, const problem *p)
+{
+    for (int64_t i = 0; i < floats; i++)
+        if (memcmp(a + i, b + i, sizeof *a) != 0)
+            fail_msg("%s: %s differs at %lld of %lld: %.9g and %.9g", p->info.options.kind, what,
+                     (long long)i, (long long)floats, (double)a[i], (double)b[i]);
+}
+
+/* ---- causality
+ * --------------------------------------------------------------------------------------------- */
+
+/* What a later token may be turned into. */
+static const float intruders[] = {3.0f, 1e4f, 1e30f, FLT_MAX, INFINITY, -INFINITY, NAN};
+
+/* Fills token t of q, k and v (by the bits of `which`) with x. */
+static void intrude(problem *p, int64_t t, float x, int which)
+{
+    for (int64_t c = 0; c < problem_row_q(p) && which & 1; c++)
+        p->q[t * problem_row_q(p) + c] = x;
+    for (int64_t c = 0; c < problem_row_k(p) && which & 2; c++)
+        p->k[t * problem_row_k(p) + c] = c % 2 ? -x : x;
+    for (int64_t c = 0; c < problem_row_v(p) && which & 4; c++)
+        p->v[t * problem_row_v(p) + c] = c % 3 ? x : 1;
+}
+
+static void later_tokens_change_nothing(int kind, int64_t L, int64_t chunk, int64_t step)
+{
+    problem *p = make(ctx, kind, 1, L, chunk);
+    int64_t row = problem_row_y(p);
+    problem_forward(p, false);
+    float *y = copy_of(p->y, L * row), *q = copy_of(p->q, L * problem_row_q(p));
+    float *k = copy_of(p->k, L * problem_row_k(p)), *v = copy_of(p->v, L * problem_row_v(p));
+    for (int64_t t = 1; t < L; t += step) {
+        for (int n = 0; n < FV_COUNT(intruders) * 4; n++) {
+            static const int which[] = {1, 2, 4, 7};
+            intrude(p, t, intruders[n / 4], which[n % 4]);
+            problem_forward(p, false);
+            same_bits(y, p->y, t * row, "y before a changed token", p);
+            memcpy(p->q, q, (size_t)(L * problem_row_q(p)) * sizeof *q);
+            memcpy(p->k, k, (size_t)(L * problem_row_k(p)) * sizeof *k);
+            memcpy(p->v, v, (size_t)(L * problem_row_v(p)) * sizeof *v);
+        }
+    }
+    free(y), free(q), free(k), free(v);
+    problem_free(p);
+}
+
+static void causality(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        later_tokens_change_nothing(kind, 21, 4, 1);
+        later_tokens_change_nothing(kind, 21, 1, 5);
+        later_tokens_change_nothing(kind, 150, 0, 37);
+        later_tokens_change_nothing(kind, 300, 0, 67);
+    }
+}
+
+/* A value that is not finite reaches the rows that see it, and only those columns. */
+static void poison_reaches_who_sees_it(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        problem *p = make(ctx, kind, 1, 21, 8);
+        p->v[5 * 5 + 2] = NAN; /* token 5, column 2, of the one key head */
+        problem_forward(p, false);
+        for (int64_t i = 0; i < 21; i++) {
+            for (int64_t c = 0; c < 10; c++) {
+                bool sees = c % 5 == 2 && (is_identity(kind) ? i == 5 : i >= 5);
+                if (i < 5 || c % 5 == 2)
+                    assert_int_equal(isnan(p->y[i * 10 + c]) != 0, sees);
+            }
+        }
+        problem_free(p);
+    }
+}
+
+/* ---- packing
+ * ----------------------------------------------------------------------------------------------- */
+
+/* Copies tokens [from, from + n) of a problem's inputs into another that begins with them. */
+static void take_tokens(problem *to, const problem *from, int64_t at, int64_t n)
+{
+    size_t f = sizeof(float), count = (size_t)n;
+    memcpy(to->q, from->q + at * problem_row_q(from), count * (size_t)problem_row_q(from) * f);
+    memcpy(to->k, from->k + at * problem_row_k(from), count * (size_t)problem_row_k(from) * f);
+    memcpy(to->v, from->v + at * problem_row_v(from), count * (size_t)problem_row_v(from) * f);
+    memcpy(to->dy, from->dy + at * problem_row_y(from), count * (size_t)problem_row_y(from) * f);
+}
+
+static void packed_as_alone(int kind, int causal)
+{
+    static const int64_t lengths[] = {5, 0, 140, 1, 17, 64};
+    fv_attention_options o = options_of(kind, causal);
+    problem_shape shape = {FV_COUNT(lengths), lengths, NULL, 0, 0, 12};
+    problem *all = problem_make(ctx, &o, &shape);
+    problem_forward(all, true);
+    problem_backward(all);
+    for (int s = 0; s < FV_COUNT(lengths); s++) {
+        int64_t at = all->offsets_q[s], n = lengths[s];
+        shape = (problem_shape){1, &n, NULL, 0, 0, 12};
+        problem *alone = problem_make(ctx, &o, &shape);
+        take_tokens(alone, all, at, n);
+        problem_forward(alone, true);
+        problem_backward(alone);
+        same_bits(alone->y, all->y + at * problem_row_y(all), n * problem_row_y(all), "y packed and alone",
+                  all);
+        same_bits(alone->dq, all->dq + at * problem_row_q(all), n * problem_row_q(all), "dq packed and alone",
+                  all);
+        same_bits(alone->dk, all->dk + at * problem_row_k(all), n * problem_row_k(all), "dk packed and alone",
+                  all);
+        same_bits(alone->dv, all->dv + at * problem_row_v(all), n * problem_row_v(all), "dv packed and alone",
+                  all);
+        problem_free(alone);
+    }
+    problem_free(all);
+}
+
+/* NaN in one sequence stays there, in outputs and gradients. */
+static void nan_stays_in_its_sequence(int kind, int causal)
+{
+    static const int64_t lengths[] = {9, 30, 9};
+    fv_attention_options o = options_of(kind, causal);
+    problem_shape shape = {FV_COUNT(lengths), lengths, NULL, 0, 0, 13};
+    problem *p = problem_make(ctx, &o, &shape);
+    intrude(p, 20, NAN, 7);
+    problem_forward(p, true);
+    problem_backward(p);
+    for (int64_t t = 0; t < 48; t++) {
+        for (int64_t c = 0; c < 8 && (t < 9 || t >= 39); c++) {
+            assert_true(isfinite(p->y[t * 10 + c]) && isfinite(p->dq[t * 16 + c]));
+            assert_true(isfinite(p->dk[t * 8 + c]) && isfinite(p->dv[t * 5 + c % 5]));
+        }
+    }
+    problem_free(p);
+}
+
+static void packing(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        for (int causal = 0; causal <= 1; causal++) {
+            packed_as_alone(kind, causal);
+            nan_stays_in_its_sequence(kind, causal);
+        }
+    }
+}
+
+/* ---- threads
+ * ----------------------------------------------------------------------------------------------- */
+
+static problem *run_with(fv_context *with, int kind, int causal)
+{
+    static const int64_t lengths[] = {200, 3, 0, 77};
+    fv_attention_options o = options_of(kind, causal);
+    problem_shape shape = {FV_COUNT(lengths), lengths, NULL, 0, 0, 14};
+    o.heads = 4, o.kv_heads = 2;
+    problem *p = problem_make(with, &o, &shape);
+    problem_forward(p, true);
+    problem_backward(p);
+    return p;
+}
+
+static void threads(void **state)
+{
+    (void)state;
+    for (int count = 1; count <= 3; count++) {
+        fv_context *with = problem_context(NULL, count);
+        for (int n = 0; n < 2 * fv_attention_kind_count(); n++) {
+            problem *a = run_with(ctx, n / 2, n % 2), *b = run_with(with, n / 2, n % 2);
+            same_bits(a->y, b->y, 280 * 20, "y with other threads", a);
+            same_bits(a->dq, b->dq, 280 * 32, "dq with other threads", a);
+            same_bits(a->dk, b->dk, 280 * 16, "dk with other threads", a);
+            same_bits(a->dv, b->dv, 280 * 10, "dv with other threads", a);
+            problem_free(a);
+            problem_free(b);
+        }
+        fv_context_destroy(with);
+    }
+}
+
+/* ---- algebra
+ * ----------------------------------------------------------------------------------------------- */
+
+/* Twice the values, twice the output: a power of two commutes with every rounding. */
+static void linear_in_v(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 2 * fv_attention_kind_count(); n++) {
+        problem *p = make(ctx, n / 2, n % 2, 70, 0);
+        int64_t floats = 70 * problem_row_y(p);
+        problem_forward(p, false);
+        float *y = copy_of(p->y, floats);
+        for (int64_t i = 0; i < 70 * problem_row_v(p); i++)
+            p->v[i] *= 2;
+        for (int64_t i = 0; i < floats; i++)
+            y[i] *= 2;
+        problem_forward(p, false);
+        same_bits(y, p->y, floats, "y of twice the values", p);
+        free(y);
+        problem_free(p);
+    }
+}
+
+/* Weights sum to one: a constant value comes back. Numerator and normaliser are sums of the same positive
+ * terms in different orders. */
+static void constant_v(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 2 * fv_attention_kind_count(); n++) {
+        problem *p = make(ctx, n / 2, n % 2, 140, 0);
+        worst w = {0};
+        for (int64_t i = 0; i < 140 * problem_row_v(p); i++)
+            p->v[i] = 1.5f;
+        problem_forward(p, false);
+        for (int64_t i = 0; i < 140 * problem_row_y(p); i++)
+            worst_update(&w, (double)p->y[i], 1.5, 1.5, i);
+        worst_check(&w, 8, "of a constant value", p);
+        problem_free(p);
+    }
+}
+
+/* Bidirectional: reordering the keys changes nothing, reordering the queries reorders y. */
+static void permutations(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        const int64_t L = 51;
+        problem *p = make(ctx, kind, 0, L, 0), *turned = make(ctx, kind, 0, L, 0);
+        for (int64_t t = 0; t < L; t++) { /* 20 and 51 have no common divisor */
+            int64_t to = t * 20 % L;
+            memcpy(turned->q + to * 16, p->q + t * 16, 16 * sizeof(float));
+            memcpy(turned->k + to * 8, p->k + t * 8, 8 * sizeof(float));
+            memcpy(turned->v + to * 5, p->v + t * 5, 5 * sizeof(float));
+        }
+        problem_forward(turned, false);
+        for (int64_t t = 0; t < L; t++)
+            memcpy(p->y + t * 10, turned->y + t * 20 % L * 10, 10 * sizeof(float));
+        worst w = problem_check_forward(p);
+        worst_check(&w, 1, "of permuted tokens", p);
+        problem_free(p);
+        problem_free(turned);
+    }
+}
+
+/* Norms at which exp overflows: finite, and right. */
+static void huge_inputs(void **state)
+{
+    static const int64_t L = 33;
+    (void)state;
+    for (int n = 0; n < 2 * fv_attention_kind_count(); n++) {
+        fv_attention_options o = options_of(n / 2, n % 2);
+        problem_shape shape = {.sequences = 1, .queries = &L, .seed = 15, .spread = 30};
+        o.chunk = n % 2 ? 8 : 0;
+        problem *p = problem_make(ctx, &o, &shape);
+        problem_forward(p, true);
+        problem_backward(p);
+        for (int64_t i = 0; i < L * 10; i++)
+            assert_true(isfinite(p->y[i]));
+        for (int64_t i = 0; i < L * 8; i++)
+            assert_true(isfinite(p->dq[i]) && isfinite(p->dk[i]) && isfinite(p->dv[i * 5 / 8]));
+        worst w = problem_check_forward(p), g = problem_check_gradients(p, 10);
+        worst_check(&w, 1, "of huge inputs", p);
+        worst_check(&g, 1, "gradient of huge inputs", p);
+        problem_free(p);
+    }
+}
+
+/* identity gives the values themselves; their gradient sums over the heads that read them. */
+static void identity_is_v(void **state)
+{
+    static const int64_t L = 40;
+    fv_attention_options o = options_of(0, 0);
+    problem_shape shape = {.sequences = 1, .queries = &L, .seed = 16};
+    (void)state;
+    o.kind = "identity", o.heads = 4, o.kv_heads = 2, o.value_dim = 3;
+    problem *p = problem_make(ctx, &o, &shape);
+    problem_forward(p, false);
+    problem_backward(p);
+    for (int64_t i = 0; i < L * 12; i++)
+        assert_true(p->y[i] == p->v[i / 12 * 6 + i % 12 / 6 * 3 + i % 3]);
+    for (int64_t i = 0; i < L * 6; i++) {
+        const float *dy = p->dy + i / 6 * 12 + i % 6 / 3 * 6 + i % 3;
+        assert_true(p->dv[i] == dy[0] + dy[3]);
+    }
+    for (int64_t i = 0; i < L * 16; i++)
+        assert_true(p->dq[i] == 0 && p->dk[i] == 0);
+    problem_free(p);
+}
+
+/* ---- gradients as a caller meets them
+ * ---------------------------------------------------------------------- */
+
+/* Gradients are added to what is there, and each can be had alone with the same bits. */
+static void gradients_are_added(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 2 * fv_attention_kind_count(); n++) {
+        problem *p = make(ctx, n / 2, n % 2, 70, 16);
+        problem_forward(p, true);
+        problem_backward(p);
+        float *full[] = {p->dq, p->dk, p->dv};
+        int64_t floats[] = {70 * 16, 70 * 8, 70 * 5};
+        for (int which = 0; which < 3; which++) {
+            float *alone = calloc((size_t)floats[which], sizeof *alone);
+            fv_attention_io io = problem_io(p);
+            fv_attention_grad grad = {.dy = p->dy};
+            *(which == 0 ? &grad.dq : which == 1 ? &grad.dk : &grad.dv) = alone;
+            assert_int_equal(fv_attention_backward(p->op, &p->layout, &io, &grad, p->saved, p->scratch),
+                             FV_OK);
+            same_bits(full[which], alone, floats[which], "a gradient alone", p);
+            worst w = {0};
+            assert_int_equal(fv_attention_backward(p->op, &p->layout, &io, &grad, p->saved, p->scratch),
+                             FV_OK);
+            double largest = 0; /* partial sums of tiles round against what is there already */
+            for (int64_t i = 0; i < floats[which]; i++)
+                largest = fmax(largest, fabs((double)full[which][i]));
+            for (int64_t i = 0; i < floats[which]; i++)
+                worst_update(&w, (double)alone[i], 2 * (double)full[which][i], largest, i);
+            worst_check(&w, 8, "gradient added twice", p);
+            free(alone);
+        }
+        problem_free(p);
+    }
+}
+
+/* In place, where a kind can: the gradients stand where the inputs were. */
+static void in_place(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 2 * fv_attention_kind_count(); n++) {
+        static const int64_t L = 70;
+        fv_attention_options o = options_of(n / 2, n % 2);
+        problem_shape shape = {.sequences = 1, .queries = &L, .seed = 17};
+        o.kv_heads = 2;
+        problem *p = problem_make(ctx, &o, &shape);
+        problem_forward(p, true);
+        problem_backward(p);
+        if (p->info.in_place_ok) {
+            fv_attention_io io = problem_io(p);
+            fv_attention_grad grad = {.dy = p->y, .dq = p->q, .dk = p->k, .dv = p->v, .in_place = 1};
+            memcpy(p->y, p->dy, (size_t)(L * problem_row_y(p)) * sizeof(float));
+            assert_int_equal(fv_attention_backward(p->op, &p->layout, &io, &grad, p->saved, p->scratch),
+                             FV_OK);
+            same_bits(p->dq, p->q, L * problem_row_q(p), "dq in place", p);
+            same_bits(p->dk, p->k, L * problem_row_k(p), "dk in place", p);
+            same_bits(p->dv, p->v, L * problem_row_v(p), "dv in place", p);
+        }
+        problem_free(p);
+    }
+}
+
+/* ---- rows of the matrix
+ * ------------------------------------------------------------------------------------- */
+
+/* Row i of head h: one in sum, zero where it may not look, the specification's entries, and times V it is y.
+ */
+static void check_row(const problem *p, const float *row, int64_t h, int64_t i)
+{
+    const fv_attention_options *o = &p->info.options;
+    int64_t s = 0, g = h * o->kv_heads / o->heads;
+    double sum = 0;
+    while (p->offsets_q[s + 1] <= i)
+        s++;
+    int64_t end = o->causal ? i + 1 : p->offsets_k[s + 1];
+    for (int64_t j = 0; j < p->tk; j++) {
+        sum += (double)row[j];
+        if (j < p->offsets_k[s] || j >= end)
+            assert_true(row[j] == 0);
+    }
+    assert_true(fabs(sum - 1) < 8 * (double)FLT_EPSILON);
+    for (int64_t c = 0; c < o->value_dim; c++) {
+        double y = 0, m = 0;
+        for (int64_t j = 0; j < p->tk; j++) {
+            double v = (double)p->v[(j * o->kv_heads + g) * o->value_dim + c];
+            y += (double)row[j] * v;
+            m += (double)row[j] * fabs(v);
+        }
+        /* Both computed scores of up to 10 in magnitude on their own. */
+        assert_true(fabs(y - (double)p->y[(i * o->heads + h) * o->value_dim + c]) <
+                    40 * (double)FLT_EPSILON * m);
+    }
+}
+
+static void rows_of(int kind, int causal)
+{
+    static const int64_t lengths[] = {40, 0, 90}, rows[] = {0, 39, 40, 41, 100, 129};
+    fv_attention_options o = options_of(kind, causal);
+    problem_shape shape = {FV_COUNT(lengths), lengths, NULL, 0, 0.5, 18};
+    problem *p = problem_make(ctx, &o, &shape);
+    fv_attention_io io = problem_io(p);
+    float *weights = malloc((size_t)(2 * FV_COUNT(rows) * p->tk) * sizeof *weights);
+    problem_forward(p, false);
+    memset(weights, 0xAA, (size_t)(2 * FV_COUNT(rows) * p->tk) * sizeof *weights);
+    assert_int_equal(fv_attention_weights(p->op, &p->layout, &io, rows, FV_COUNT(rows), weights, p->scratch),
+                     FV_OK);
+    for (int64_t h = 0; h < 2; h++)
+        for (int n = 0; n < FV_COUNT(rows); n++)
+            check_row(p, weights + (h * FV_COUNT(rows) + n) * p->tk, h, rows[n]);
+    free(weights);
+    problem_free(p);
+}
+
+/* The top of a row is the row sorted. */
+static void top_of(int kind, int causal)
+{
+    static const int64_t L = 60;
+    fv_attention_options o = options_of(kind, causal);
+    problem_shape shape = {.sequences = 1, .queries = &L, .seed = 19};
+    problem *p = problem_make(ctx, &o, &shape);
+    fv_attention_io io = problem_io(p);
+    int64_t tokens[70], found;
+    float weights[70], work[60], row[2 * 60];
+    for (int64_t i = 0; i < L; i += 19) {
+        for (int64_t top = 0; top <= 70; top += 7) {
+            assert_int_equal(fv_attention_weights(p->op, &p->layout, &io, &i, 1, row, p->scratch), FV_OK);
+            assert_int_equal(fv_attention_top(p->op, &p->layout, &io, 1, i, top, tokens, weights, &found,
+                                              work, p->scratch),
+                             FV_OK);
+            int64_t positive = 0;
+            for (int64_t j = 0; j < L; j++)
+                positive += row[L + j] != 0;
+            assert_int_equal(found, FV_MIN(top, positive));
+            for (int64_t n = 0; n < found; n++) {
+                assert_true(weights[n] == row[L + tokens[n]]);
+                assert_true(n == 0 || weights[n - 1] > weights[n] ||
+                            (weights[n - 1] == weights[n] && tokens[n - 1] < tokens[n]));
+            }
+            for (int64_t j = 0; j < L && found == top && top > 0; j++) {
+                int64_t listed = 0;
+                for (int64_t n = 0; n < found; n++)
+                    listed += tokens[n] == j;
+                assert_true(listed == 1 || row[L + j] <= weights[top - 1]);
+            }
+        }
+    }
+    problem_free(p);
+}
+
+static void matrix_rows(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 2 * fv_attention_kind_count(); n++) {
+        rows_of(n / 2, n % 2);
+        top_of(n / 2, n % 2);
+    }
+}
+
+/* ---- work and memory
+ * ---------------------------------------------------------------------------------------- */
+
+static double work_of(fv_context *with, int kind, int causal, int64_t L, bool backward)
+{
+    problem *p = make(with, kind, causal, L, 16);
+    problem_forward(p, true);
+    counting_reset();
+    if (backward)
+        problem_backward(p);
+    else
+        problem_forward(p, false);
+    double work = counting_work();
+    problem_free(p);
+    return work;
+}
+
+/* Twice the tokens: twice the work for kinds linear in L, at most four times for the others. */
+static void work(void **state)
+{
+    fv_context *with = problem_context(NULL, 2);
+    fv_kernels below = *with->kernels;
+    (void)state;
+    counting_table(with->kernels, &below);
+    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        double limit = fv_attention_kind_at(kind)->kernelized || is_identity(kind) ? 2.05 : 4.1;
+        for (int n = 0; n < 4; n++) {
+            double once = work_of(with, kind, n % 2, 512, n / 2),
+                   twice = work_of(with, kind, n % 2, 1024, n / 2);
+            assert_true(once > 0 && twice / once <= limit);
+        }
+    }
+    fv_context_destroy(with);
+}
+
+/* A causal softmax skips the tiles above the diagonal. */
+static void causal_skips_half(void **state)
+{
+    fv_context *with = problem_context(NULL, 2);
+    fv_kernels below = *with->kernels;
+    (void)state;
+    counting_table(with->kernels, &below);
+    for (int backward = 0; backward <= 1; backward++)
+        assert_true(work_of(with, 0, 1, 512, backward) < 0.55 * work_of(with, 0, 0, 512, backward));
+    fv_context_destroy(with);
+}
+
+static fv_memory memory_of(int kind, int causal, int64_t L)
+{
+    int64_t offsets[] = {0, L};
+    fv_layout layout = {1, offsets, NULL};
+    fv_attention_options o = options_of(kind, causal);
+    fv_attention *op;
+    fv_memory need;
+    assert_int_equal(fv_attention_create(&op, ctx, &o), FV_OK);
+    assert_int_equal(fv_attention_measure(op, &layout, &need), FV_OK);
+    fv_attention_destroy(op);
+    return need;
+}
+
+/* Memory is affine in L, and a long sequence stays far from any L x L or L x r. */
+static void memory(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 2 * fv_attention_kind_count(); n++) {
+        fv_memory a = memory_of(n / 2, n % 2, 1 << 14), b = memory_of(n / 2, n % 2, 2 << 14);
+        fv_memory c = memory_of(n / 2, n % 2, 4 << 14);
+        assert_true((double)(c.saved - b.saved) <= 2.05 * (double)(b.saved - a.saved) + 256);
+        assert_true((double)(c.scratch - b.scratch) <= 2.05 * (double)(b.scratch - a.scratch) + 256);
+        assert_true(c.saved + c.scratch < (4u << 14) * 16 * sizeof(float) + (4u << 20));
+    }
+}
+
+/* Nothing allocates once the operator exists. */
+static void no_call_allocates(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 2 * fv_attention_kind_count(); n++) {
+        problem *p = make(ctx, n / 2, n % 2, 200, 0);
+        fv_attention_io io = problem_io(p);
+        int64_t row = 7;
+        fv_context_reset_peak(ctx);
+        size_t before = fv_context_bytes(ctx);
+        problem_forward(p, true);
+        problem_backward(p);
+        assert_int_equal(fv_attention_weights(p->op, &p->layout, &io, &row, 1, p->dq, p->scratch), FV_OK);
+        assert_int_equal(fv_context_peak_bytes(ctx), before);
+        problem_free(p);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(causality),     cmocka_unit_test(poison_reaches_who_sees_it),
+        cmocka_unit_test(packing),       cmocka_unit_test(threads),
+        cmocka_unit_test(linear_in_v),   cmocka_unit_test(constant_v),
+        cmocka_unit_test(permutations),  cmocka_unit_test(huge_inputs),
+        cmocka_unit_test(identity_is_v), cmocka_unit_test(gradients_are_added),
+        cmocka_unit_test(in_place),      cmocka_unit_test(matrix_rows),
+        cmocka_unit_test(work),          cmocka_unit_test(causal_skips_half),
+        cmocka_unit_test(memory),        cmocka_unit_test(no_call_allocates),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
