@@ -311,3 +311,20 @@ worst problem_check_gradients(const problem *p, int64_t sample)
     free_spec(&s);
     return w;
 }
+
+worst problem_check_state(const problem *p, const fv_state_view *view)
+{
+    int64_t dv = p->info.options.value_dim;
+    spec s = make_spec(p);
+    worst w = {0};
+    num *S = malloc((size_t)dv * sizeof *S), z;
+    for (int64_t i = 0; i < p->info.options.heads * view->features; i++) {
+        spec_state(&s, i / view->features, i % view->features, (double)view->exponent[i], S, &z);
+        worst_update(&w, (double)view->z[i], num_value(z), z.m, i);
+        for (int64_t c = 0; c < dv; c++)
+            worst_update(&w, (double)view->S[i * dv + c], num_value(S[c]), S[c].m, i * dv + c);
+    }
+    free(S);
+    free_spec(&s);
+    return w;
+}

@@ -53,5 +53,7 @@ void worst_check(const worst *w, double c, const char *what, const problem *p);
 worst problem_check_forward(const problem *p);
 /* Gradients of q, k and v against it: every entry when few, else `sample` of each. */
 worst problem_check_gradients(const problem *p, int64_t sample);
+/* The sums in a state of the problem's tokens against it. */
+worst problem_check_state(const problem *p, const fv_state_view *view);
 
 #endif
