@@ -48,7 +48,12 @@ void fv_layernorm_back_reference(int64_t n, int64_t c, const float *x, const flo
     }
 }
 
-/* Phi(u) = (1 + erf(u / sqrt 2)) / 2 */
+/* Phi(u) = (1 + erf(u / sqrt 2)) / 2, without the cancellation of that form in the lower tail. */
+static double normal_cdf(double u)
+{
+    return 0.5 * erfc(-u * sqrt_half);
+}
+
 void fv_bias_gelu_reference(int64_t n, int64_t c, const float *x, const float *bias, float *pre, float *y)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -56,7 +61,7 @@ void fv_bias_gelu_reference(int64_t n, int64_t c, const float *x, const float *b
             float u = x[i * c + f] + (bias != NULL ? bias[f] : 0.0f);
             if (pre != NULL)
                 pre[i * c + f] = u;
-            y[i * c + f] = (float)(0.5 * (double)u * (1.0 + erf((double)u * sqrt_half)));
+            y[i * c + f] = (float)((double)u * normal_cdf((double)u));
         }
     }
 }
@@ -66,9 +71,8 @@ void fv_gelu_back_reference(int64_t n, const float *pre, const float *dy, float 
 {
     for (int64_t i = 0; i < n; i++) {
         double u = (double)pre[i];
-        double cdf = 0.5 * (1.0 + erf(u * sqrt_half));
         double pdf = inv_sqrt_two_pi * exp(-0.5 * u * u);
-        dx[i] = (float)((double)dy[i] * (cdf + u * pdf));
+        dx[i] = (float)((double)dy[i] * (normal_cdf(u) + u * pdf));
     }
 }
 

@@ -74,20 +74,21 @@ float fv_max_abs_reference(int64_t n, const float *x)
     return top;
 }
 
+/* The sums are wanted in double: the reference adds in more, its order being the worst one. */
 double fv_sum_squares_reference(int64_t n, const float *x)
 {
-    double sum = 0.0;
+    long double sum = 0.0L;
     for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)x[i];
-    return sum;
+        sum += (long double)x[i] * (long double)x[i];
+    return (double)sum;
 }
 
 double fv_sum_reference(int64_t n, const float *x)
 {
-    double sum = 0.0;
+    long double sum = 0.0L;
     for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i];
-    return sum;
+        sum += (long double)x[i];
+    return (double)sum;
 }
 
 int fv_all_finite_reference(int64_t n, int64_t c, const float *x, int64_t ldx)

@@ -1,7 +1,8 @@
-/* isa/avx2.c: the avx2 set. */
-#include "kernels/dispatch.h"
+/* isa/avx2.c: the kernels of one instruction set. Compiled alone with that set's flags. */
+#define FV_ISA avx2
+#include <math.h>
+#include <stdint.h>
 
-void fv_kernels_fill_avx2(fv_kernels *kernels)
-{
-    (void)kernels;
-}
+#include "kernels/vec/avx2.h"
+
+#include "kernels/vec/set.h"

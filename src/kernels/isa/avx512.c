@@ -1,7 +1,8 @@
-/* isa/avx512.c: the avx512 set. */
-#include "kernels/dispatch.h"
+/* isa/avx512.c: the kernels of one instruction set. Compiled alone with that set's flags. */
+#define FV_ISA avx512
+#include <math.h>
+#include <stdint.h>
 
-void fv_kernels_fill_avx512(fv_kernels *kernels)
-{
-    (void)kernels;
-}
+#include "kernels/vec/avx512.h"
+
+#include "kernels/vec/set.h"

@@ -1,7 +1,8 @@
-/* isa/neon.c: the neon set. */
-#include "kernels/dispatch.h"
+/* isa/neon.c: the kernels of one instruction set. Compiled alone with that set's flags. */
+#define FV_ISA neon
+#include <math.h>
+#include <stdint.h>
 
-void fv_kernels_fill_neon(fv_kernels *kernels)
-{
-    (void)kernels;
-}
+#include "kernels/vec/neon.h"
+
+#include "kernels/vec/set.h"

@@ -1,0 +1,60 @@
+/* vec/set.h: one instruction set's kernels. The file that includes it has defined FV_ISA and included that
+ * set's words. */
+#include "kernels/dispatch.h"
+#include <math.h>
+#include <string.h>
+
+#include "kernels/vec/words.h"
+
+#include "kernels/vec/math.h"
+
+#include "kernels/vec/rows.h"
+
+#include "kernels/vec/attention.h"
+#include "kernels/vec/layers.h"
+#include "kernels/vec/products.h"
+#include "kernels/vec/random.h"
+
+void KERNEL(kernels_fill)(fv_kernels *kernels)
+{
+    kernels->gemv = KERNEL(gemv);
+    kernels->fill = KERNEL(fill);
+    kernels->copy_rows = KERNEL(copy_rows);
+    kernels->scale = KERNEL(scale);
+    kernels->axpy = KERNEL(axpy);
+    kernels->add = KERNEL(add);
+    kernels->mul_add = KERNEL(mul_add);
+    kernels->mul = KERNEL(mul);
+    kernels->scale_rows = KERNEL(scale_rows);
+    kernels->row_dots = KERNEL(row_dots);
+    kernels->add_col_sums = KERNEL(add_col_sums);
+    kernels->add_col_max = KERNEL(add_col_max);
+    kernels->add_outer = KERNEL(add_outer);
+    kernels->max_abs = KERNEL(max_abs);
+    kernels->sum_squares = KERNEL(sum_squares);
+    kernels->sum = KERNEL(sum);
+    kernels->all_finite = KERNEL(all_finite);
+    kernels->finite_rows = KERNEL(finite_rows);
+    kernels->exp2_rows_top = KERNEL(exp2_rows_top);
+    kernels->exp2_rows = KERNEL(exp2_rows);
+    kernels->relu_rows = KERNEL(relu_rows);
+    kernels->relu_rows_back = KERNEL(relu_rows_back);
+    kernels->softmax_tile = KERNEL(softmax_tile);
+    kernels->softmax_probs = KERNEL(softmax_probs);
+    kernels->softmax_back = KERNEL(softmax_back);
+    kernels->mask_rows = KERNEL(mask_rows);
+    kernels->layernorm = KERNEL(layernorm);
+    kernels->layernorm_back = KERNEL(layernorm_back);
+    kernels->bias_rows = KERNEL(bias_rows);
+    kernels->bias_gelu = KERNEL(bias_gelu);
+    kernels->gelu_back = KERNEL(gelu_back);
+    kernels->bias_relu = KERNEL(bias_relu);
+    kernels->relu_back = KERNEL(relu_back);
+    kernels->dropout = KERNEL(dropout);
+    kernels->cross_entropy = KERNEL(cross_entropy);
+    kernels->gather_rows = KERNEL(gather_rows);
+    kernels->scatter_add_rows = KERNEL(scatter_add_rows);
+    kernels->adamw = KERNEL(adamw);
+    kernels->f32_to_bf16 = KERNEL(f32_to_bf16);
+    kernels->bf16_to_f32 = KERNEL(bf16_to_f32);
+}
