@@ -144,12 +144,12 @@ static void crash_while_publishing(void **state)
         char command[8192];
         tiny_remove("crashed");
         (void)tiny_train_until(ctx, config, "crashed", 7);
-        char run[2048];
+        char run[1024];
         snprintf(run, sizeof run, "%s", scratch_path("crashed"));
         snprintf(command, sizeof command,
-                 "mkdir '%s/checkpoint' '%s/checkpoint.part'; echo half > '%s/checkpoint.part/"
+                 "mkdir -p '%s/checkpoint' '%s/checkpoint.part' '%s/best'; echo half > '%s/checkpoint.part/"
                  "config.json'; echo half > '%s/best/x.1.part'",
-                 run, run, run, run);
+                 run, run, run, run, run);
         assert_int_equal(system(command), 0);
         for (int i = moved; i < FV_COUNT(files); i++) {
             snprintf(command, sizeof command, "mv '%s/%s' '%s/checkpoint/' && echo old > '%s/%s'", run,

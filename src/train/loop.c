@@ -48,11 +48,11 @@ static void report(fv_run *run, bool always)
     o->progress(o->user, &progress);
 }
 
-/* Appends a line about work on `tokens` tokens in `seconds`; a batch of the planned size takes `flop`. */
+/* Appends a line about work on `tokens` tokens in `seconds`; the tokens of a planned step take `flop`. */
 static fv_status add_line(fv_run *run, fv_split split, const fv_metrics *metrics, int64_t tokens, double flop,
                           double seconds)
 {
-    double planned = (double)run->plan.tokens_per_step / (double)run->accumulate;
+    double planned = (double)run->plan.tokens_per_step;
     double speed = rate_of((double)tokens, seconds);
     const fv_train_state *s = &run->state;
     fv_metrics_line line = {
