@@ -300,7 +300,7 @@ static void refusals(void **state)
     expect_failure(ctx, tiny_train(ctx, c, "../../../../../../proc/favor", 0, NULL), FV_ERR_RESOURCE, "favor",
                    NULL);
     fv_config_destroy(c);
-    c = tiny_config(ctx, "length", "4194304", "batch", "128", "hidden_size", "4096", NULL);
+    c = tiny_config(ctx, "length", "4194304", "batch", "128", "position_embedding_type", "none", NULL);
     expect_failure(ctx, tiny_train(ctx, c, "huge", 0, NULL), FV_ERR_RESOURCE, "needs about", "available",
                    NULL);
     assert_false(fv_path_exists(scratch_path("huge"), "metrics.jsonl"));
@@ -426,7 +426,7 @@ static fv_status whole_walk(fv_context *one, fv_config *c)
         {"batch", "1"},
         {"steps", "1"},
         {"eval_batches", "1"},
-        {"shuffle_buffer", "4"},
+        {"valid_fraction", "0.3"},
     };
     fv_metrics model, empirical;
     fv_step_timing timing;
@@ -446,6 +446,8 @@ static fv_status from_nothing(fv_context *one, void *arg)
     tiny_remove("hungry");
     TRY(fv_config_create(&c, one));
     fv_status status = whole_walk(one, c);
+    if (status != FV_OK && status != FV_ERR_RESOURCE)
+        print_message("%s\n", fv_context_message(one));
     fv_config_destroy(c);
     return status;
 }
