@@ -2,6 +2,8 @@
  *
  * A run directory holds config.json and model.safetensors (the last checkpoint), best/ (the same two files at
  * the best validation loss), trainer.json and trainer.safetensors (settings, optimizer, step), metrics.jsonl.
+ * While a checkpoint is written there is a directory checkpoint.part or checkpoint too; a run killed at any
+ * moment is continued from the last whole checkpoint, and ends with the bits and lines of one never killed.
  */
 #ifndef FAVOR_TRAIN_H
 #define FAVOR_TRAIN_H
@@ -26,7 +28,8 @@ typedef struct fv_metrics {
 
 /* What a run will need and do; told before the first step. */
 typedef struct fv_train_plan {
-    fv_model_cost cost;
+    const fv_config *config; /* the settings in force (a resumed run keeps its own); valid in the callback */
+    fv_model_cost cost;      /* FLOP of a whole step, all its batches */
     fv_data_summary data;
     size_t available_bytes; /* memory of the machine or its limit */
     int64_t first_step;     /* > 0 when resuming */
@@ -39,17 +42,19 @@ typedef struct fv_train_options {
     const char *directory;    /* created when missing */
     const char *const *files; /* training data */
     int64_t file_count;
-    int resume; /* continue from the last checkpoint, or start when there is none. 0: an
-                 * existing run is FV_ERR_USAGE */
+    int resume; /* continue from the last checkpoint, or start when there is none. Settings not
+                 * given keep the run's values; given ones must agree, but for steps, eval_every,
+                 * eval_batches, checkpoint_every, early_stop and log_every. 0: an existing run is
+                 * FV_ERR_USAGE */
     fv_observer observer;
     void (*plan)(void *user, const fv_train_plan *plan); /* user: observer.user; may be NULL */
 } fv_train_options;
 FV_API void fv_train_options_init(fv_train_options *options);
 
 typedef struct fv_train_result {
-    int64_t steps;    /* done, over all runs of this directory */
-    fv_metrics valid; /* the last evaluation; tokens 0 if there was none */
-    fv_metrics best;
+    int64_t steps;     /* done, over all runs of this directory */
+    fv_metrics valid;  /* the last evaluation; tokens 0 if there was none */
+    fv_metrics best;   /* that of the model in best/ */
     int stopped_early; /* by patience */
 } fv_train_result;
 
@@ -59,7 +64,8 @@ typedef struct fv_train_result {
 FV_API FV_NODISCARD fv_status fv_train(fv_context *ctx, const fv_config *config,
                                        const fv_train_options *options, fv_train_result *result);
 
-/* Evaluates a run on files (reader, task and masking as trained), beside the unigram baseline of its training
+/* Evaluates the best model of a run, or the last one if none was evaluated, on files (reader, task and
+ * masking as trained; file_count 0: the files it was trained on), beside the unigram baseline of its training
  * data. */
 FV_API FV_NODISCARD fv_status fv_evaluate(fv_context *ctx, const char *directory, const char *const *files,
                                           int64_t file_count, fv_split split, const fv_observer *observer,

@@ -52,7 +52,7 @@ fv_status fv_evaluate_split(fv_context *ctx, fv_model *model, fv_data *data, fv_
             empirical->tokens += batch.predicted;
         }
         report(&r, i + 1, limit, sums);
-        if (asked_to_stop(observer))
+        if (i + 1 != limit && asked_to_stop(observer))
             return fv_fail(ctx, FV_STOPPED, "stopped after %lld batches", (long long)(i + 1));
     }
     return FV_OK;

@@ -48,11 +48,11 @@ static void report(fv_run *run, bool always)
     o->progress(o->user, &progress);
 }
 
-/* Appends a line about work on `tokens` tokens in `seconds`; a batch of the planned size takes `flop`. */
+/* Appends a line about work on `tokens` tokens in `seconds`; the tokens of a planned step take `flop`. */
 static fv_status add_line(fv_run *run, fv_split split, const fv_metrics *metrics, int64_t tokens, double flop,
                           double seconds)
 {
-    double planned = (double)run->plan.tokens_per_step / (double)run->accumulate;
+    double planned = (double)run->plan.tokens_per_step;
     double speed = rate_of((double)tokens, seconds);
     const fv_train_state *s = &run->state;
     fv_metrics_line line = {
@@ -297,12 +297,18 @@ static fv_status settle(fv_run *run)
 /* ---- the run ---------------------------------------------------------------------------------------------
  */
 
+/* The sgemm rate behind share_of_peak. Steps so small that a share would say nothing have share 0. */
+static fv_status measure_peak(fv_run *run)
+{
+    if (at_end(run) || run->plan.cost.flop_step < 1e8)
+        return FV_OK;
+    run->peak_flops = 1e9 * fv_measure_sgemm(run->ctx, 0.3);
+    return run->peak_flops > 0.0 ? FV_OK : FV_ERR_RESOURCE;
+}
+
 fv_status fv_run_steps(fv_run *run)
 {
-    /* A look of 0.3 s at the peak; a shorter one where the steps themselves are short. */
-    double look = run->plan.cost.flop_step < 1e9 ? 0.01 : 0.3;
-    if (!at_end(run))
-        run->peak_flops = 1e9 * fv_measure_sgemm(run->ctx, look);
+    TRY(measure_peak(run));
     run->began = fv_now();
     TRY(settle(run));
     while (!at_end(run)) {

@@ -61,7 +61,8 @@ static fv_status allocate(fv_optimizer *o, const fv_model *model)
     o->square = fv_alloc_zero(o->ctx, extent(model), sizeof *o->square);
     o->blocks = fv_alloc_array(o->ctx, o->block_count, sizeof *o->blocks);
     o->partials = fv_alloc_array(o->ctx, o->block_count, sizeof *o->partials);
-    if (o->mean == NULL || o->square == NULL || o->blocks == NULL || o->partials == NULL)
+    if (o->gradients == NULL || o->mean == NULL || o->square == NULL || o->blocks == NULL ||
+        o->partials == NULL)
         return FV_ERR_RESOURCE;
     cut_blocks(model, o->blocks);
     return FV_OK;

@@ -131,6 +131,9 @@ static fv_status open_model(fv_run *run)
     run->plan.first_step = run->state.step;
     run->plan.steps = run->steps;
     run->plan.tokens_per_step = tokens * run->accumulate;
+    run->plan.cost.flop_forward *= (double)run->accumulate;
+    run->plan.cost.flop_step *= (double)run->accumulate;
+    run->plan.config = run->config;
     return FV_OK;
 }
 
