@@ -31,6 +31,11 @@ check() {
     fi
 }
 
+# The same, silent when it holds: for conditions whose number grows with the program.
+must() {
+    check "$@" | grep -v '^ok '
+}
+
 # Leaves the case out, if a tool it needs is not there.
 need() {
     command -v "$1" >/dev/null || {

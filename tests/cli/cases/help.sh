@@ -2,20 +2,21 @@
 commands() { favor --help | sed -n 's/^  \([a-z]*\( [a-z]*\)\?\)  .*/\1/p'; }
 favor completion bash >completion
 commands | while read -r command; do
-    favor $command --help >help 2>err
-    echo "$command: exit $?, $(wc -c <err) bytes of messages"
-    check "$command: lines of at most 80 columns" '! grep -nE "^.{81,}" help'
-    favor man $command >page
+    export command
+    must "$command: --help succeeds and is silent" 'favor $command --help >help 2>err && ! test -s err'
+    must "$command: lines of at most 80 columns" '! sed "/^Examples:/,\$d" help | grep -nE "^.{81,}"'
     grep -oE '^ +(-[a-z], )?--[a-z-]+' help | grep -oE -- '--[a-z-]+' | sort -u >options
     case $command in
     man | completion) ;;
-    *) check "$command: has --json" 'grep -qx -- --json options' ;;
+    *) must "$command: has --json" 'grep -qx -- --json options' ;;
     esac
-    sed 's/\\-/-/g' page | grep -oE '^(.fB-[a-z].fR, )?.fB--[a-z-]+' | grep -oE -- '--[a-z-]+' | sort -u >manual
-    check "$command: the manual has the same options" 'diff options manual'
+    favor man $command | sed 's/\\-/-/g' | grep -oE '^(.fB-[a-z].fR, )?.fB--[a-z-]+' |
+        grep -oE -- '--[a-z-]+' | sort -u >manual
+    must "$command: the manual has the same options" 'diff options manual'
     sed -n "s/^ *'$command') options='\(.*\)' ;;/\1/p" completion | tr ' ' '\n' | grep . | sort -u >completed
-    check "$command: the completion has the same options" 'diff options completed'
+    must "$command: the completion has the same options" 'diff options completed'
 done
+check 'there are commands' 'favor --help | grep -q "^  train  "'
 t 'favor info --help'
 t 'favor data --help'
 t 'favor eval --help'

@@ -1,5 +1,6 @@
 # Wrong command lines: exit 2 and one line that says what to do.
-t 'favor'
+q 'favor'
+check 'it shows the commands' 'favor 2>&1 >/dev/null | grep -q "^Usage: favor COMMAND"'
 t 'favor trian'
 t 'favor frobnicate'
 t 'favor --foo'
