@@ -107,6 +107,8 @@ static fv_status read_header(fv_reader *reader)
 
 static fv_status add_letters(fv_reader *reader, const uint8_t *begin, size_t count)
 {
+    if (count == 0)
+        return FV_OK;
     TRY(fv_reader_reserve(reader, (int64_t)count));
     char *letters = reader->letters + reader->length;
     int64_t kept = 0;
