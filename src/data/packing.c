@@ -103,22 +103,21 @@ static fv_status concat_next(fv_data *data, fv_packer *packer, fv_packed *packed
     return FV_OK;
 }
 
-/* Windows of a training epoch: the same in each, as the sum of lengths does not depend on the order. */
-static fv_status count_windows(fv_data *data, int64_t *windows)
+/* Tokens of a training epoch: the same in each, as the sum of lengths does not depend on the order. */
+static fv_status count_tokens(fv_data *data)
 {
-    if (data->train_tokens < 0) {
-        fv_feed feed = {0};
-        fv_sequence sequence = {0};
-        int64_t tokens = 0;
-        fv_status status = fv_feed_start(&feed, data, FV_SPLIT_TRAIN, false, 0);
-        while (status == FV_OK && (status = fv_feed_next(&feed, &sequence)) == FV_OK && sequence.ids != NULL)
-            tokens += sequence.length + 1;
-        fv_feed_close(&feed);
-        TRY(status);
+    fv_feed feed = {0};
+    fv_sequence sequence = {0};
+    int64_t tokens = 0;
+    if (data->train_tokens >= 0)
+        return FV_OK;
+    fv_status status = fv_feed_start(&feed, data, FV_SPLIT_TRAIN, false, 0);
+    while (status == FV_OK && (status = fv_feed_next(&feed, &sequence)) == FV_OK && sequence.ids != NULL)
+        tokens += sequence.length + 1;
+    fv_feed_close(&feed);
+    if (status == FV_OK)
         data->train_tokens = tokens;
-    }
-    *windows = data->train_tokens / data->settings.length;
-    return *windows > 0 ? FV_OK : too_few_tokens(data, data->train_tokens);
+    return status;
 }
 
 static fv_status concat_seek(fv_data *data, fv_packer *packer, int64_t index, fv_packed *scratch)
@@ -127,8 +126,10 @@ static fv_status concat_seek(fv_data *data, fv_packer *packer, int64_t index, fv
     if (!fv_mul(index, data->settings.batch, &window))
         return fv_fail(data->ctx, FV_ERR_USAGE, "batch number %lld is too large", (long long)index);
     if (is_endless(packer) && window > 0) {
-        int64_t windows;
-        TRY(count_windows(data, &windows));
+        TRY(count_tokens(data));
+        int64_t windows = data->train_tokens / data->settings.length; /* of an epoch */
+        if (windows <= 0)
+            return too_few_tokens(data, data->train_tokens);
         epoch = window / windows;
         window = window % windows;
     }

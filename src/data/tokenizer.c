@@ -26,7 +26,7 @@ static void fill_protein(fv_tokenizer_map *map)
     memset(map->ids, (int)(strchr(protein_letters, 'X') - protein_letters), sizeof map->ids);
     memset(map->foreign, 1, sizeof map->foreign);
     for (int id = 0; id < tokenizers[0].letters; id++) {
-        int upper = protein_letters[id], lower = upper - 'A' + 'a';
+        int upper = (unsigned char)protein_letters[id], lower = upper - 'A' + 'a';
         map->ids[upper] = map->ids[lower] = (uint8_t)id;
         map->foreign[upper] = map->foreign[lower] = 0;
     }

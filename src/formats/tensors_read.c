@@ -238,7 +238,7 @@ static fv_status read_file(reader *r)
 {
     json_t *root = NULL;
     fv_status status = load_header(r, &root);
-    if (status == FV_OK)
+    if (status == FV_OK && root != NULL)
         status = parse_header(r, root);
     json_decref(root);
     TRY(status);

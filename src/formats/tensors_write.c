@@ -113,17 +113,15 @@ static fv_status print_header(writer *w, const json_t *root)
     size_t used = strlen(text);
     size_t total = fv_bytes((int64_t)(sizeof(uint64_t) + used), 1);
     uint64_t length = total - sizeof length;
-    fv_status status = FV_OK;
-    w->header = NULL;
-    if (length > FV_TENSORS_MAX_HEADER)
+    fv_status status = FV_ERR_RESOURCE;
+    if (length > FV_TENSORS_MAX_HEADER) {
         status = fv_fail(w->ctx, FV_ERR_USAGE, "%s: too many tensors for one file", w->path);
-    else if ((w->header = fv_alloc(w->ctx, total)) == NULL)
-        status = FV_ERR_RESOURCE;
-    if (status == FV_OK) {
+    } else if ((w->header = fv_alloc(w->ctx, total)) != NULL) {
         memset(w->header, ' ', total);
         memcpy(w->header, &length, sizeof length);
         memcpy(w->header + sizeof length, text, used);
         w->pieces[0] = (fv_piece){w->header, total};
+        status = FV_OK;
     }
     free(text);
     return status;
