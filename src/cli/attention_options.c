@@ -83,7 +83,10 @@ static const cli_option attention_options[] = {
      .words = "none, or sign:1e-3 for maps that can be negative",
      .help = "guard of the normaliser D: none (D), off (no division), add:X (D+X), clamp:X (max(D,X)), abs:X "
              "(max(|D|,X)), sign:X (max(|D|,X) with the sign of D)"},
-    {.name = "causal", .type = CLI_FLAG, .help = "position i sees positions up to i only"},
+    {.name = "causal",
+     .type = CLI_FLAG,
+     .key = "is_decoder",
+     .help = "position i sees positions up to i only"},
     {.name = "chunk",
      .type = CLI_INT,
      .metavar = "N",

@@ -83,14 +83,31 @@ static int64_t limit_tokens(const generation *g, int64_t used, int64_t tokens)
     return positions > used ? positions - used : 0;
 }
 
+/* Tokens of a saved state; attention that keeps keys needs room for them. */
+static fv_status state_tokens(const generation *g, const char *path, int64_t *tokens)
+{
+    fv_tensors *file;
+    *tokens = 0;
+    CLI_TRY(fv_tensors_open(&file, g->ctx, path));
+    const fv_tensor *tensor = fv_tensors_find(file, "tokens");
+    /* What is wrong with another file is told when it is loaded. */
+    bool sound = tensor != NULL && tensor->count == 1 && tensor->dtype == FV_I64;
+    fv_status status = sound ? fv_tensor_to_i64(g->ctx, tensor, tokens) : FV_OK;
+    fv_tensors_close(file);
+    return status;
+}
+
 static fv_status open_stream(generation *g)
 {
     const char *prompt = cli_text(g->args, "prompt"), *state = cli_text(g->args, "state-in");
-    int64_t given = 1 + (prompt != NULL ? (int64_t)strlen(prompt) : 0);
-    CLI_TRY(fv_stream_create(&g->stream, g->model, given + g->tokens));
+    int64_t used = 1;
+    if (state != NULL)
+        CLI_TRY(state_tokens(g, state, &used));
+    used += prompt != NULL ? (int64_t)strlen(prompt) : 0;
+    g->tokens = limit_tokens(g, used, g->tokens);
+    CLI_TRY(fv_stream_create(&g->stream, g->model, used + g->tokens));
     if (state != NULL)
         CLI_TRY(fv_stream_load(g->stream, state));
-    g->tokens = limit_tokens(g, fv_stream_tokens(g->stream) + given, g->tokens);
     g->logits = fv_alloc(g->ctx, (size_t)g->tokenizer->size * sizeof *g->logits);
     return g->logits != NULL ? FV_OK : FV_ERR_RESOURCE;
 }
@@ -108,7 +125,7 @@ static fv_status feed_prompt(generation *g, int32_t *ids)
         count += letters;
     }
     if (unknown > 0)
-        cli_note("generate: %lld letters of the prompt are unknown and read as X", (long long)unknown);
+        cli_note("generate: unknown letters in the prompt, read as X: %lld", (long long)unknown);
     return fv_stream_feed(g->stream, ids, count, g->logits);
 }
 

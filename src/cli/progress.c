@@ -1,6 +1,7 @@
 /* cli/progress.c: how far a long operation is: a bar on a terminal, else a line now and then. */
 #include "cli.h"
 #include <math.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,13 +29,16 @@ static int terminal_width(void)
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-/* "train 120/2000 step  12.3 k token/s  loss 2.731  left 1:02" */
+/* "train 120/2000 steps  12.3 k tokens/s  loss 2.731  left 1:02" */
 static int describe(char *text, size_t bytes, const fv_progress *report)
 {
     int used = snprintf(text, bytes, "%s %lld", report->phase, (long long)report->done);
     if (report->total > 0)
         used += snprintf(text + used, bytes - (size_t)used, "/%lld", (long long)report->total);
-    used += snprintf(text + used, bytes - (size_t)used, " %s  %s/s", report->unit, cli_si(report->rate).text);
+    /* Steps are told by their number, but their rate in tokens. */
+    const char *unit = strcmp(report->unit, "step") == 0 ? "token" : report->unit;
+    used += snprintf(text + used, bytes - (size_t)used, " %ss  %s %ss/s", report->unit,
+                     cli_si(report->rate).text, unit);
     if (isfinite(report->loss))
         used += snprintf(text + used, bytes - (size_t)used, "  loss %.4f", report->loss);
     if (report->seconds_left >= 0)

@@ -75,5 +75,5 @@ for line in open(sys.argv[1]):
 export -f metrics
 
 # A model small enough to train in a blink.
-small="--layers 1 --d-model 16 --heads 2 --ffn 32 --features 16 --length 32 --batch 2 --dropout 0.1 --threads 2"
+small="--layers 1 --d-model 16 --heads 2 --ffn 32 --features 16 --length 32 --batch 2 --dropout 0.1 --threads 1"
 export small

@@ -9,4 +9,6 @@ s/^(> +threads +)[0-9]+$/\1N/
 s/(it can run:).*/\1 NAMES/
 # Training: what depends on rounding.
 s/(loss|accuracy|perplexity|bits per token) [0-9.]+( %)?/\1 X\2/g
-s/^(> (model|empirical) +)[-0-9. %]+$/\1X/
+s/^(> (model|empirical)) [-0-9. %]+$/\1 X/
+# Progress comes when it comes.
+/^! (train|scan|evaluate) [0-9]+/d

@@ -23,7 +23,7 @@ if [ ${#cases[@]} = 0 ]; then
     done
 fi
 unset FAVOR_CPU
-export LC_ALL=C COLUMNS=80 OMP_NUM_THREADS=2
+export LC_ALL=C
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -1,6 +1,6 @@
 # Stopped by a signal or killed, a run that is continued ends in the metrics of one that was not.
 fasta 200 30 1 >p.fasta
-export options="--data p.fasta --task lm $small --steps 1500 --log-every 5 --eval-every 100 --eval-batches 4 --checkpoint-every 50 --seed 3"
+export options="--data p.fasta --task lm $small --steps 600 --log-every 2 --eval-every 100 --eval-batches 4 --checkpoint-every 50 --seed 3"
 favor train $options --out whole >.out 2>.err || cat .err
 t 'favor train --data p.fasta --out whole'
 
