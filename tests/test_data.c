@@ -315,6 +315,38 @@ static void seeds_and_files_change_the_order(void **state)
     fv_data_close(d);
 }
 
+/* Without a pool the order of the files shows: it must change from epoch to epoch, and all must come. */
+static void files_come_in_a_new_order_each_epoch(void **state)
+{
+    (void)state;
+    enum { FILES = 5, EPOCHS = 6 };
+    char paths[FILES][256];
+    const char *files[FILES];
+    for (int i = 0; i < FILES; i++) {
+        char name[] = "0.fa", text[] = ">s\nMMMM\n";
+        name[0] = (char)('0' + i);
+        text[3] = "ACDEF"[i];
+        snprintf(paths[i], sizeof paths[i], "%s", scratch_text(name, text));
+        files[i] = paths[i];
+    }
+    fv_data *data = open_files(ALL_TRAIN "task=lm length=5 batch=5 shuffle_buffer=1", files, FILES);
+    char previous[2 * FILES] = "";
+    int changes = 0;
+    for (int epoch = 0; epoch < EPOCHS; epoch++) {
+        char order[2 * FILES] = "";
+        fv_batch batch;
+        assert_int_equal(fv_data_batch(data, FV_SPLIT_TRAIN, epoch, &batch), FV_OK);
+        for (int i = 0; i < FILES; i++)
+            order[i] = letters(batch.targets, batch.tokens)[5 * i];
+        for (int i = 0; i < FILES; i++)
+            assert_non_null(strchr(order, "ACDEF"[i]));
+        changes += strcmp(order, previous) != 0;
+        strcpy(previous, order);
+    }
+    assert_true(changes >= EPOCHS - 1);
+    fv_data_close(data);
+}
+
 /* The batches of these settings, for ever: a change here breaks the resumption of every run there is. */
 static void batches_are_the_recorded_ones(void **state)
 {
@@ -445,7 +477,7 @@ static void names_beyond_the_first_table_are_counted(void **state)
     enum { NAMES = 20000 };
     char *text = malloc(NAMES * 32), *at = text;
     for (int i = 0; i < NAMES; i++)
-        at += sprintf(at, ">s%d\nM\n", i % (NAMES - 5));
+        at += sprintf(at, ">s%d\nM\n", i < NAMES - 5 ? i : i - 5);
     fv_data *data = open_one(ALL_TRAIN, scratch_write("names.fa", text, (size_t)(at - text)));
     fv_data_summary summary;
     assert_int_equal(fv_data_scan(data, &summary, NULL), FV_OK);
@@ -505,8 +537,8 @@ static void wrong_settings_are_refused(void **state)
     expect_failure(ctx, open_status(&data, "mask_random_share=0.3", &path, 1), FV_ERR_USAGE,
                    "mask_random_share", NULL);
     expect_failure(ctx, open_status(&data, "", &path, 0), FV_ERR_USAGE, "no data file", NULL);
-    expect_failure(ctx, open_status(&data, "length=1073741824 batch=1073741824", &path, 1), FV_ERR_RESOURCE,
-                   "memory", NULL);
+    expect_failure(ctx, open_status(&data, "length=1073741824 batch=1073741824", &path, 1), FV_ERR_USAGE,
+                   "1073741824 x 1073741824", NULL);
     assert_null(data);
     const char *files[] = {path, scratch_path("missing.fa")}; /* found before the work begins */
     expect_failure(ctx, open_status(&data, "", files, 2), FV_ERR_FILE, "missing.fa", NULL);
@@ -558,7 +590,8 @@ static void late_damage_is_reported(void **state)
     fv_batch batch;
     for (int i = 0; i < 2; i++) {
         expect_failure(ctx, fv_data_scan(data, &summary, NULL), FV_ERR_FILE, "late.fa:4", "0x01", NULL);
-        expect_failure(ctx, fv_data_batch(data, FV_SPLIT_TRAIN, i, &batch), FV_ERR_FILE, "late.fa:4", NULL);
+        expect_failure(ctx, fv_data_batch(data, FV_SPLIT_TRAIN, i, &batch), FV_ERR_FILE, "late.fa:4", "0x01",
+                       NULL);
     }
     fv_data_close(data);
 }
@@ -605,6 +638,7 @@ int main(void)
         cmocka_unit_test(batches_do_not_depend_on_the_order_of_calls),
         cmocka_unit_test(an_epoch_holds_every_sequence_once),
         cmocka_unit_test(seeds_and_files_change_the_order),
+        cmocka_unit_test(files_come_in_a_new_order_each_epoch),
         cmocka_unit_test(batches_are_the_recorded_ones),
         cmocka_unit_test(copies_of_a_sequence_stay_together),
         cmocka_unit_test(shares_are_kept),

@@ -2,6 +2,8 @@
 #include "data/data.h"
 #include <string.h>
 
+#define MAX_TOKENS ((int64_t)1 << 36) /* of a batch: 1 TiB of ids, targets and offsets */
+
 static fv_status check_shares(fv_context *ctx, const fv_data_settings *settings)
 {
     double held_out = settings->valid_fraction + settings->test_fraction;
@@ -45,8 +47,9 @@ static fv_status read_settings(fv_context *ctx, const fv_config *config, fv_data
         return fv_fail(ctx, FV_ERR_INTERNAL,
                        "the settings table names a reader, packing, task or tokenizer that "
                        "does not exist");
-    if (!fv_mul(settings->length, settings->batch, &settings->capacity))
-        return fv_fail(ctx, FV_ERR_USAGE, "batch x length tokens are too many for one batch");
+    if (!fv_mul(settings->length, settings->batch, &settings->capacity) || settings->capacity > MAX_TOKENS)
+        return fv_fail(ctx, FV_ERR_USAGE, "length x batch = %lld x %lld tokens are too many for one batch",
+                       (long long)settings->length, (long long)settings->batch);
     return check_shares(ctx, settings);
 }
 

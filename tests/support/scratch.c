@@ -1,10 +1,13 @@
 #include "support/scratch.h"
 #include <dirent.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -62,6 +65,21 @@ const char *scratch_gzip(const char *name, const void *bytes, size_t count)
     assert_non_null(file);
     assert_int_equal(gzwrite(file, bytes, (unsigned)count), count);
     assert_int_equal(gzclose(file), Z_OK);
+    return path;
+}
+
+const char *scratch_full_device(void)
+{
+    if (geteuid() != 0)
+        return access("/dev/full", W_OK) == 0 ? "/dev/full" : NULL;
+    const char *path = scratch_path("full");
+    (void)mknod(path, S_IFCHR | 0666, makedev(1, 7));
+    int fd = open(path, O_WRONLY);
+    if (fd < 0) {
+        remove(path);
+        return NULL;
+    }
+    close(fd);
     return path;
 }
 

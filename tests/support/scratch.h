@@ -5,11 +5,11 @@
 #include <favor/base.h>
 
 /* clang-format off: cmocka needs these four before it */
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
 /* clang-format on */
 
 /* cmocka group setup and teardown: makes a fresh directory, removes it with everything in it. */
@@ -22,6 +22,9 @@ const char *scratch_path(const char *name);
 const char *scratch_write(const char *name, const void *bytes, size_t count);
 const char *scratch_text(const char *name, const char *text);
 const char *scratch_gzip(const char *name, const void *bytes, size_t count);
+/* A device that is always full, or NULL. Root gets one in the directory: a library that renames over what it
+ * should write to must not meet the machine's own. */
+const char *scratch_full_device(void);
 /* 1 if the directory holds exactly `count` files. */
 int scratch_holds(int count);
 
