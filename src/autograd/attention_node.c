@@ -116,10 +116,10 @@ static double attention_flop(const fv_tape *tape, const fv_node *node)
 }
 
 /* The backward of kernelised kinds does not read the output. */
-static const fv_op op_kernelized = {"attention", true, false, attention_forward, NULL, attention_backward,
-                                    attention_flop};
-static const fv_op op_attention = {"attention", true, true, attention_forward, NULL, attention_backward,
-                                   attention_flop};
+static const fv_op op_kernelized = {"attention",        true,          false, attention_forward, NULL,
+                                    attention_backward, attention_flop};
+static const fv_op op_attention = {"attention",        true,          true, attention_forward, NULL,
+                                   attention_backward, attention_flop};
 
 int fv_tape_attention(fv_tape *tape, int qkv, const fv_attention_call *call)
 {

@@ -82,7 +82,7 @@ static void linear_forward(fv_tape *tape, fv_node *node)
     bool finishes = node->as.linear.bias >= 0 || node->as.linear.activation != FV_ACTIVATION_NONE;
     fv_product product = {.ta = 'N',
                           .tb = 'T',
-                          .m = x->rows,
+                          .m = fv_product_rows(tape, x->rows),
                           .n = out->cols,
                           .k = x->cols,
                           .a = fv_tape_data(tape, node->input[0]),
@@ -183,7 +183,7 @@ static void linear_backward(fv_tape *tape, fv_node *node)
     float *gradient = fv_tape_gradient(tape, node->input[0], &fresh);
     fv_product dx = {.ta = 'N',
                      .tb = 'N',
-                     .m = rows,
+                     .m = fv_product_rows(tape, rows),
                      .n = in,
                      .k = outputs,
                      .a = du,

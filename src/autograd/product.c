@@ -1,21 +1,24 @@
 /* product.c: tiled products and column sums.
  *
+ * A row's bits do not depend on the other rows: a batch gives what its sequences give alone. Only a step of a
+ * stream, where the law is a tolerance, multiplies by the faster gemv.
+ *
  * A tile runs on one core through a GEMM that packs its operands, so it should be large enough for packing
  * to vanish (256 to 512 on a side) and there should be enough of them to share (8 or more). */
 #include "autograd/product.h"
 
-enum { TILE_ROWS = 256, TILE_COLS = 512, TILE_MIN = 64, TASKS_WANTED = 8, TILE_STEP = 16 };
+enum { TILE_ROWS = 288, TILE_COLS = 512, TILE_MIN = 64, TASKS_WANTED = 8, TILE_STEP = 16 };
 
 static int64_t parts(int64_t n, int64_t part)
 {
     return (n + part - 1) / part;
 }
 
-/* Near-equal parts of at most `most`, in steps of TILE_STEP. */
-static int64_t even_part(int64_t n, int64_t most)
+/* Near-equal parts of at most about `most`, in steps of `step`. */
+static int64_t even_part(int64_t n, int64_t most, int64_t step)
 {
     int64_t part = parts(n, parts(n, most));
-    return parts(part, TILE_STEP) * TILE_STEP;
+    return parts(part, step) * step;
 }
 
 typedef struct tiling {
@@ -23,27 +26,34 @@ typedef struct tiling {
     int64_t across, count; /* tiles in a row of tiles, in all */
 } tiling;
 
-static tiling cut(int64_t m, int64_t n)
+static tiling tile(int64_t m, int64_t n, int64_t most_rows, int64_t most_cols, int64_t row_step)
 {
-    int64_t most_rows = TILE_ROWS, most_cols = TILE_COLS;
-    for (;;) {
-        tiling t = {even_part(m, most_rows), even_part(n, most_cols), 0, 0};
-        t.across = parts(n, t.cols);
-        t.count = t.across * parts(m, t.rows);
-        bool small = t.rows <= TILE_MIN && t.cols <= TILE_MIN;
-        if (t.count >= TASKS_WANTED || small)
-            return t;
-        if (t.cols >= t.rows)
-            most_cols = FV_MAX(t.cols / 2, TILE_STEP);
+    tiling t = {even_part(m, most_rows, row_step), even_part(n, most_cols, TILE_STEP), 0, 0};
+    t.across = parts(n, t.cols);
+    t.count = t.across * parts(m, t.rows);
+    return t;
+}
+
+/* Halves the longer side until there are tiles enough. */
+static tiling cut(int64_t m, int64_t n, int64_t row_step)
+{
+    int64_t rows = TILE_ROWS, cols = TILE_COLS;
+    tiling t = tile(m, n, rows, cols, row_step);
+    while (t.count < TASKS_WANTED && (rows > TILE_MIN || cols > TILE_MIN)) {
+        if (rows <= TILE_MIN || (cols > TILE_MIN && t.cols >= t.rows))
+            cols = FV_MAX(FV_MIN(cols, t.cols) / 2, (int64_t)TILE_MIN);
         else
-            most_rows = FV_MAX(t.rows / 2, TILE_STEP);
+            rows = FV_MAX(FV_MIN(rows, t.rows) / 2, (int64_t)TILE_MIN);
+        t = tile(m, n, rows, cols, row_step);
     }
+    return t;
 }
 
 typedef struct product_job {
     const fv_kernels *kernels;
     const fv_product *p;
     tiling tiles;
+    bool step; /* matrix times vector */
 } product_job;
 
 static void product_tile(void *arg, int64_t index, int worker)
@@ -55,7 +65,7 @@ static void product_tile(void *arg, int64_t index, int worker)
     int64_t col = index % job->tiles.across * job->tiles.cols, cols = FV_MIN(job->tiles.cols, p->n - col);
     const float *a = p->ta == 'N' ? p->a + row * p->lda : p->a + row;
     const float *b = p->tb == 'N' ? p->b + col : p->b + col * p->ldb;
-    if (p->m == 1 && p->ta == 'N' && p->tb == 'T')
+    if (job->step)
         job->kernels->gemv('N', cols, p->k, 1.0f, b, p->ldb, a, p->beta, p->c + col);
     else
         job->kernels->gemm(p->ta, p->tb, rows, cols, p->k, 1.0f, a, p->lda, b, p->ldb, p->beta,
@@ -68,7 +78,9 @@ void fv_tape_product(fv_tape *tape, const fv_product *product)
 {
     if (product->m == 0 || product->n == 0)
         return;
-    product_job job = {tape->ctx->kernels, product, cut(product->m, product->n)};
+    product_job job = {tape->ctx->kernels, product,
+                       cut(product->m, product->n, product->ta == 'N' ? FV_ROW_STEP : TILE_STEP),
+                       tape->stepping && product->m == 1 && product->ta == 'N' && product->tb == 'T'};
     fv_tape_parallel(tape, job.tiles.count, product_tile, &job);
 }
 

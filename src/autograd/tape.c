@@ -18,6 +18,7 @@ void fv_tape_layout(fv_tape *tape, fv_context *ctx, int nodes, fv_arena *arena)
 void fv_tape_reset(fv_tape *tape, bool training, void *memory, size_t capacity)
 {
     tape->training = training;
+    tape->stepping = false;
     tape->running = memory != NULL;
     tape->status = FV_OK;
     tape->node_count = tape->value_count = 0;
@@ -48,6 +49,12 @@ fv_value *fv_tape_value(fv_tape *tape, int value)
 
 fv_node *fv_tape_record(fv_tape *tape, const fv_op *op, int a, int b, int64_t rows, int64_t cols)
 {
+    if (tape->node_count == tape->node_limit) { /* the last node is given up, forward will not run */
+        fv_tape_fail(tape,
+                     fv_fail(tape->ctx, FV_ERR_INTERNAL, "the tape is full: %d nodes", tape->node_limit));
+        tape->node_count--;
+        tape->value_count = FV_MIN(tape->value_count, tape->node_limit - 1);
+    }
     int id = tape->node_count++;
     fv_node *node = &tape->nodes[id];
     *node = (fv_node){.op = op, .input = {a, b}, .output = -1};
@@ -104,24 +111,21 @@ void fv_tape_give(fv_tape *tape, fv_block *block)
     fv_pool_give(&tape->pool, block);
 }
 
-/* Elements of a value; -1, which no pool can hold, when the product does not fit. */
+/* Elements of a value with its padding; -1, which no pool can hold, when the product does not fit. */
 static int64_t elements(const fv_value *value)
 {
     int64_t count;
-    return fv_mul(value->rows, value->cols, &count) ? count : -1;
+    return fv_mul(fv_padded_rows(value->rows), value->cols, &count) ? count : -1;
 }
 
 const float *fv_tape_data(const fv_tape *tape, int value)
 {
-    const fv_value *v = &tape->values[value];
-    return v->outside != NULL ? v->outside : fv_tape_block(tape, v->data);
+    return fv_tape_block(tape, tape->values[value].data);
 }
 
 float *fv_tape_output(fv_tape *tape, fv_node *node)
 {
     fv_value *value = fv_tape_value(tape, node->output);
-    if (value->outside != NULL)
-        return value->outside;
     value->data = fv_tape_take(tape, elements(value));
     return fv_tape_block(tape, value->data);
 }
@@ -129,8 +133,8 @@ float *fv_tape_output(fv_tape *tape, fv_node *node)
 float *fv_tape_reuse(fv_tape *tape, fv_node *node, int input)
 {
     fv_value *from = fv_tape_value(tape, input), *to = fv_tape_value(tape, node->output);
-    bool free_to = from->waiting == 1 && from->back_readers == 0 && !from->held && from->outside == NULL;
-    if (!free_to || to->outside != NULL || tape->nodes[from->producer].op->reads_output)
+    bool free_to = from->waiting == 1 && from->back_readers == 0 && !from->held;
+    if (!free_to || tape->nodes[from->producer].op->reads_output)
         return fv_tape_output(tape, node);
     to->data = from->data;
     from->data = (fv_block){0};
@@ -140,7 +144,7 @@ float *fv_tape_reuse(fv_tape *tape, fv_node *node, int input)
 const float *fv_tape_read(fv_tape *tape, int value)
 {
     fv_value *v = fv_tape_value(tape, value);
-    if (v->data.bytes == 0 && v->outside == NULL) {
+    if (v->data.bytes == 0) {
         fv_node *producer = &tape->nodes[v->producer];
         producer->op->recompute(tape, producer);
     }
@@ -225,6 +229,13 @@ static void release_input(fv_tape *tape, int value)
         fv_tape_give(tape, &v->data);
 }
 
+static void copy_outside(fv_tape *tape, const fv_node *node)
+{
+    const fv_value *v = node->output >= 0 ? fv_tape_value(tape, node->output) : NULL;
+    if (v != NULL && v->outside != NULL)
+        sum(tape, v, fv_tape_data(tape, node->output), NULL, v->outside);
+}
+
 fv_status fv_tape_forward(fv_tape *tape)
 {
     for (int i = 0; i < tape->value_count; i++)
@@ -232,6 +243,7 @@ fv_status fv_tape_forward(fv_tape *tape)
     for (int i = 0; i < tape->node_count; i++) {
         fv_node *node = &tape->nodes[i];
         node->op->forward(tape, node);
+        copy_outside(tape, node);
         if (!tape->training)
             fv_tape_give(tape, &node->saved);
         for (int k = 0; k < 2; k++)

@@ -50,7 +50,7 @@ typedef struct fv_value {
     int waiting;      /* of them, still to come */
     bool held;        /* fv_tape_hold: lives until the tape is reset */
     fv_block data, gradient;
-    float *outside; /* data placed in the caller's memory */
+    float *outside; /* data copied to the caller's memory, without the padding */
 } fv_value;
 
 typedef enum fv_activation { FV_ACTIVATION_NONE = 0, FV_ACTIVATION_GELU, FV_ACTIVATION_RELU } fv_activation;
@@ -126,6 +126,7 @@ struct fv_tape {
     fv_pool pool;
     bool running;  /* false: measuring */
     bool training; /* a backward follows */
+    bool stepping; /* one token of a stream: products of one row may take their own path */
     const float *parameters;
     float *gradients;
     fv_dropout_key dropout;
@@ -146,7 +147,7 @@ fv_status fv_tape_backward(fv_tape *tape);
 double fv_tape_flop(const fv_tape *tape); /* of a forward over all nodes, by the counting rule */
 
 void fv_tape_hold(fv_tape *tape, int value);                 /* keep after forward */
-void fv_tape_place(fv_tape *tape, int value, float *memory); /* write it there (not by the pool) */
+void fv_tape_place(fv_tape *tape, int value, float *memory); /* copy it there in forward */
 const float *fv_tape_data(const fv_tape *tape, int value);
 
 /* ---- recording; each returns its output value ------------------------------------------------------------
@@ -202,6 +203,16 @@ void fv_tape_done(fv_tape *tape, int value);                    /* backward will
 float *fv_tape_gradient(fv_tape *tape, int value, bool *fresh); /* fresh: overwrite, do not add */
 void fv_tape_move_gradient(fv_tape *tape, fv_block block,
                            int value); /* a holder's block becomes it (or is added) */
+
+/* Every matrix of the tape has room for a whole number of 48 rows. Products run over all of them: what a GEMM
+ * computes for a row, to the bit, depends on whether the row falls into a full block of its register tile (16
+ * rows with AVX-512, 6 with AVX2), and a sequence must give the same bits alone and in any batch. The rows
+ * beyond the last are never read by anything else. */
+#define FV_ROW_STEP 48
+static inline int64_t fv_padded_rows(int64_t rows)
+{
+    return (rows + FV_ROW_STEP - 1) / FV_ROW_STEP * FV_ROW_STEP;
+}
 
 /* Rows of elementwise work a task; depends on the shape alone. */
 #define FV_ROW_BLOCK 64

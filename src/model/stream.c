@@ -111,6 +111,7 @@ static void record(fv_stream *stream, const fv_pass *pass, bool last, void *memo
     fv_model *model = stream->model;
     fv_tape *tape = &model->tape;
     fv_tape_reset(tape, false, memory, bytes);
+    tape->stepping = pass->tokens == 1;
     int x = fv_transformer_layers(model, pass);
     if (!last)
         return;

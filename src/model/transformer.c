@@ -12,7 +12,7 @@
  */
 #include "model/transformer.h"
 
-enum { NODES_A_LAYER = 9, NODES_AROUND = 8 };
+enum { NODES_A_LAYER = 9, NODES_AROUND = 5 };
 
 int fv_transformer_nodes(const fv_shape *shape)
 {
