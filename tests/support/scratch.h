@@ -4,12 +4,13 @@
 
 #include <favor/base.h>
 
-/* clang-format off: cmocka needs these four before it */
-#include <cmocka.h>
-#include <setjmp.h>
+/* cmocka.h needs the four before it. */
+/* clang-format off */
 #include <stdarg.h>
 #include <stddef.h>
+#include <setjmp.h>
 #include <stdint.h>
+#include <cmocka.h>
 /* clang-format on */
 
 /* cmocka group setup and teardown: makes a fresh directory, removes it with everything in it. */
