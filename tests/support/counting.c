@@ -5,7 +5,7 @@
 static fv_kernels below;
 static _Atomic int64_t counted;
 
-/* A row that is missing here is copied uncounted; test_kernels_table notices. */
+/* A row that is missing here is copied uncounted; test_kernels_laws notices. */
 #define COUNTED(ret, name, args, call, work)                                                                 \
     static ret counted_##name args                                                                           \
     {                                                                                                        \
