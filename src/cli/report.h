@@ -1,0 +1,82 @@
+/* cli/report.h: the parts of `favor report`: growing text, charts as SVG, and the sections of the page. */
+#ifndef FAVOR_REPORT_H
+#define FAVOR_REPORT_H
+
+#include "cli.h"
+
+/* ---- text that grows (report_text.c)
+ * ---------------------------------------------------------------------------- */
+
+/* A failed allocation sticks: `failed`, and nothing more is added. Zero it to begin; free with report_free.
+ */
+typedef struct report_text {
+    char *data;
+    size_t count, capacity;
+    bool failed;
+} report_text;
+
+void report_add(report_text *text, const char *format, ...) FV_PRINTF(2, 3);
+/* Text as HTML shows it: & < > " are escaped. */
+void report_add_escaped(report_text *text, const char *words);
+void report_add_base64(report_text *text, const void *bytes, size_t count);
+void report_free(report_text *text);
+
+/* ---- charts (report_chart.c)
+ * -------------------------------------------------------------------------------------- */
+
+#define REPORT_SERIES_MAX 8
+
+typedef enum report_unit { REPORT_PLAIN, REPORT_PERCENT, REPORT_MS, REPORT_BYTES, REPORT_COUNT } report_unit;
+
+typedef struct report_point {
+    double x, y;
+} report_point;
+
+typedef struct report_series {
+    char name[64];
+    int colour;  /* 0 .. REPORT_SERIES_MAX-1 */
+    bool dashed; /* a reference line */
+    bool thin;   /* many noisy points: no dots */
+    report_point *points;
+    int count, capacity;
+} report_series;
+
+typedef struct report_chart {
+    const char *title, *x_label;
+    report_unit x_unit, y_unit;
+    bool log; /* both axes */
+    report_series series[REPORT_SERIES_MAX];
+    int count;
+} report_chart;
+
+/* A series of the chart by name, made if new; NULL when there are too many. */
+report_series *report_series_of(report_chart *chart, const char *name);
+/* Adds a point; points that are not finite (or not positive on log axes) are left out. */
+void report_point_add(report_chart *chart, report_series *series, double x, double y);
+/* Writes the chart as an SVG figure and empties it. A chart without points writes nothing. */
+void report_chart_write(report_text *text, report_chart *chart);
+
+/* ---- what a report is about (report.c)
+ * ------------------------------------------------------------------------------ */
+
+typedef struct report {
+    json_t *runs;      /* list of {name, metrics, config, trainer, evaluation} */
+    json_t *attention; /* rows of bench attention */
+    json_t *training;  /* rows of bench train */
+    json_t *generated; /* list of sequences */
+    json_t *pictures;  /* list of paths */
+} report;
+
+/* ---- sections (report_runs.c, report_bench.c, report_page.c)
+ * ---------------------------------------------------------- */
+
+void report_add_runs(report_text *text, const report *r);
+void report_add_bench(report_text *text, const report *r);
+/* Generated sequences. */
+void report_add_generated(report_text *text, const report *r);
+/* Pictures as data URIs. FV_ERR_FILE: one cannot be read. */
+FV_NODISCARD fv_status report_add_pictures(report_text *text, const report *r);
+void report_add_head(report_text *text);
+void report_add_foot(report_text *text);
+
+#endif
