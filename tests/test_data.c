@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static fv_context *ctx;
 
@@ -545,6 +546,15 @@ static void wrong_settings_are_refused(void **state)
     const char *text = scratch_text("no.fa", "plain text\n");
     expect_failure(ctx, open_status(&data, "", &text, 1), FV_ERR_FILE, "no.fa:1", NULL);
     fv_batch batch;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], ">a\nM\n", 6), 6);
+    close(ends[1]);
+    char name[64];
+    snprintf(name, sizeof name, "/dev/fd/%d", ends[0]);
+    const char *piped = name;
+    expect_failure(ctx, open_status(&data, "", &piped, 1), FV_ERR_FILE, "pipe", NULL);
+    close(ends[0]);
     data = open_one("", path);
     expect_failure(ctx, fv_data_batch(data, FV_SPLIT_TRAIN, -1, &batch), FV_ERR_USAGE, NULL);
     expect_failure(ctx, fv_data_batch(data, (fv_split)4, 0, &batch), FV_ERR_USAGE, NULL);

@@ -99,8 +99,7 @@ static void other_files_are_refused(void **state)
     expect_bad(scratch_write("f.fa", ">a\nMKV\nMK\xff", 10), "f.fa:3", "0xff");
     expect_bad(scratch_write("f.fa", ">a\0\nMKV\n", 8), "f.fa:1", "0x00");
     fv_reader *reader;
-    expect_failure(ctx, fv_reader_open(&reader, ctx, "genbank", "/dev/null"), FV_ERR_USAGE, "genbank",
-                   "fasta", NULL);
+    expect_failure(ctx, fv_reader_open(&reader, ctx, "genbank", "/dev/null"), FV_ERR_USAGE, "genbank", NULL);
     assert_null(reader);
 }
 

@@ -89,7 +89,12 @@ static fv_status check_files(fv_data *data)
     for (int64_t i = 0; i < data->file_count; i++) {
         fv_reader *reader;
         TRY(fv_data_reader(data, i, &reader));
+        bool regular = reader->source.regular;
         fv_reader_close(reader);
+        if (!regular)
+            return fv_fail(data->ctx, FV_ERR_FILE,
+                           "%s: a pipe or device; data is read more than once, so it must be a file",
+                           data->files[i]);
     }
     return FV_OK;
 }

@@ -21,6 +21,7 @@ typedef struct fv_source {
     bool finished;     /* nothing follows the buffer */
     int64_t line;      /* for messages, from 1; 0: the format has no lines */
     int64_t file_size; /* on disk */
+    bool regular;      /* can be read again; a pipe cannot */
 } fv_source;
 
 fv_status fv_source_open(fv_source *source, fv_context *ctx, const char *path);

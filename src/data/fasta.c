@@ -105,26 +105,34 @@ static fv_status read_header(fv_reader *reader)
     return FV_OK;
 }
 
+/* True if all bytes are LETTERs: '!' to '~'. Almost every line is, and this loop is vectorised. */
+static bool all_letters(const uint8_t *begin, size_t count)
+{
+    uint8_t other = 0;
+    for (size_t i = 0; i < count; i++)
+        other |= (uint8_t)(begin[i] - '!') > '~' - '!';
+    return other == 0;
+}
+
 static fv_status add_letters(fv_reader *reader, const uint8_t *begin, size_t count)
 {
+    count -= count > 0 && begin[count - 1] == '\r';
     if (count == 0)
         return FV_OK;
     TRY(fv_reader_reserve(reader, (int64_t)count));
     char *letters = reader->letters + reader->length;
-    int64_t kept = 0;
-    uint8_t seen = 0;
+    if (all_letters(begin, count)) {
+        memcpy(letters, begin, count);
+        reader->length += (int64_t)count;
+        return FV_OK;
+    }
     for (size_t i = 0; i < count; i++) {
-        uint8_t class = classes[begin[i]];
-        letters[kept] = (char)begin[i];
-        kept += class == LETTER;
-        seen |= class;
+        if (classes[begin[i]] == BINARY)
+            return not_text(&reader->source, begin[i]);
+        *letters = (char)begin[i];
+        letters += classes[begin[i]] == LETTER;
     }
-    if (seen & BINARY) {
-        while (classes[*begin] != BINARY)
-            begin++;
-        return not_text(&reader->source, *begin);
-    }
-    reader->length += kept;
+    reader->length = letters - reader->letters;
     return FV_OK;
 }
 

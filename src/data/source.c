@@ -37,6 +37,7 @@ static int open_file(fv_source *source)
         (void)fv_source_fail(source, "is a directory, expected a file");
     } else {
         source->file_size = about.st_size;
+        source->regular = S_ISREG(about.st_mode);
         return fd;
     }
     if (fd >= 0)

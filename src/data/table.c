@@ -27,7 +27,7 @@ fv_status fv_reader_open(fv_reader **out, fv_context *ctx, const char *kind, con
     *out = NULL;
     const fv_reader_row *row = fv_reader_row_find(kind);
     if (row == NULL)
-        return fv_fail(ctx, FV_ERR_USAGE, "unknown reader \"%.80s\", expected fasta or bytes", kind);
+        return fv_fail(ctx, FV_ERR_USAGE, "unknown reader \"%.80s\"; favor info lists them", kind);
     fv_reader *reader = fv_alloc_zero(ctx, 1, sizeof *reader);
     if (reader == NULL)
         return FV_ERR_RESOURCE;
