@@ -1,0 +1,322 @@
+/* test_stream.c: a stream token by token, in chunks and as one batch; its state as a file. */
+#include "support/counting.h"
+#include "support/scratch.h"
+#include "support/tiny_model.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define OK(expr) assert_int_equal((expr), FV_OK)
+
+enum { VOCABULARY = 29, LENGTH = 60 };
+
+static const char *const favor[] = {"is_decoder", "true", "attention.chunk", "7", NULL};
+static const char *const relu[] = {"is_decoder", "true", "attention.kind", "relu", NULL};
+static const char *const exact[] = {"is_decoder", "true", "attention.kind", "exact", NULL};
+static const char *const grouped[] = {
+    "is_decoder", "true", "num_attention_heads", "4", "num_key_value_heads", "2", "attention.kind",
+    "favor+",     NULL};
+static const char *const placeless[] = {"is_decoder", "true", "position_embedding_type", "none", NULL};
+static const char *const *const models[] = {favor, relu, exact, grouped, placeless};
+
+/* One sum in another order: about 8 matrix products of up to 32 terms and an attention sum of up to 60 stand
+ * behind a logit, each off by a few eps of its terms, and layer norms keep the terms near 1. */
+static void assert_close(const float *a, const float *b, const char *what)
+{
+    double largest = 0, error = 0;
+    for (int c = 0; c < VOCABULARY; c++) {
+        largest = fmax(largest, fabs((double)b[c]));
+        error = fmax(error, fabs((double)a[c] - (double)b[c]));
+    }
+    if (!(error <= 100 * 1.2e-7 * largest))
+        fail_msg("%s: error %g of %g", what, error, largest);
+}
+
+static void test_stream_is_batch(void **state)
+{
+    (void)state;
+    fv_context *ctx = tiny_context(2);
+    static const int64_t chunks[] = {1, 2, 7, 60};
+    const int64_t length = LENGTH;
+    for (int i = 0; i < FV_COUNT(models); i++) {
+        fv_model *model = tiny_model(ctx, models[i]);
+        float whole[LENGTH * VOCABULARY], logits[VOCABULARY];
+        tiny_batch b;
+        tiny_batch_fill(&b, 3, 0, 1, &length);
+        OK(fv_model_logits(model, &b.batch, whole));
+        for (int k = 0; k < FV_COUNT(chunks); k++) {
+            fv_stream *stream;
+            OK(fv_stream_create(&stream, model, LENGTH));
+            for (int64_t t = 0; t < LENGTH; t += chunks[k]) {
+                int64_t n = FV_MIN(chunks[k], LENGTH - t);
+                OK(fv_stream_feed(stream, b.inputs + t, n, logits));
+                assert_int_equal(fv_stream_tokens(stream), t + n);
+                assert_close(logits, whole + (t + n - 1) * VOCABULARY, "chunked");
+            }
+            fv_stream_destroy(stream);
+        }
+        fv_model_destroy(model);
+    }
+    fv_context_destroy(ctx);
+}
+
+/* Longer than the chunk a prompt is cut into. */
+static void test_long_prompt(void **state)
+{
+    (void)state;
+    enum { LONG = 2500 };
+    static int32_t tokens[LONG];
+    fv_context *ctx = tiny_context(2);
+    fv_model *model = tiny_model(ctx, placeless);
+    fv_stream *at_once, *by_parts;
+    float a[VOCABULARY], b[VOCABULARY];
+    for (int t = 0; t < LONG; t++)
+        tokens[t] = (t * 7 + t / 13) % 25;
+    OK(fv_stream_create(&at_once, model, 0));
+    OK(fv_stream_create(&by_parts, model, 0));
+    OK(fv_stream_feed(at_once, tokens, LONG, a));
+    OK(fv_stream_feed(by_parts, tokens, 1000, b));
+    OK(fv_stream_feed(by_parts, tokens + 1000, LONG - 1000, b));
+    assert_close(a, b, "long");
+    fv_stream_destroy(at_once);
+    fv_stream_destroy(by_parts);
+    fv_model_destroy(model);
+    fv_context_destroy(ctx);
+}
+
+static void test_save_and_continue(void **state)
+{
+    (void)state;
+    fv_context *ctx = tiny_context(2);
+    const int64_t length = LENGTH;
+    for (int i = 0; i < FV_COUNT(models); i++) {
+        fv_model *model = tiny_model(ctx, models[i]);
+        const char *path = scratch_path("stream.safetensors");
+        float whole[VOCABULARY], again[VOCABULARY], kept[VOCABULARY];
+        fv_stream *stream, *other;
+        tiny_batch b;
+        tiny_batch_fill(&b, 3, 0, 1, &length);
+        OK(fv_stream_create(&stream, model, LENGTH));
+        OK(fv_stream_create(&other, model, LENGTH + 5));
+        OK(fv_stream_feed(stream, b.inputs, 30, whole));
+        OK(fv_stream_save(stream, path));
+        OK(fv_stream_load(other, path));
+        assert_int_equal(fv_stream_tokens(other), 30);
+        OK(fv_stream_feed(other, NULL, 0, kept));
+        assert_memory_equal(whole, kept, sizeof kept);
+        for (int64_t t = 30; t < 40; t++) {
+            OK(fv_stream_feed(stream, b.inputs + t, 1, whole));
+            OK(fv_stream_feed(other, b.inputs + t, 1, again));
+            assert_memory_equal(whole, again, sizeof whole);
+        }
+        OK(fv_stream_feed(stream, b.inputs + 40, 20, whole));
+        OK(fv_stream_feed(other, b.inputs + 40, 20, again));
+        assert_memory_equal(whole, again, sizeof whole);
+        fv_stream_destroy(stream);
+        fv_stream_destroy(other);
+        fv_model_destroy(model);
+    }
+    fv_context_destroy(ctx);
+}
+
+static void test_wrong_files(void **state)
+{
+    (void)state;
+    fv_context *ctx = tiny_context(1);
+    fv_model *model = tiny_model(ctx, exact), *wide;
+    char path[256];
+    snprintf(path, sizeof path, "%s", scratch_path("stream.safetensors"));
+    fv_stream *stream, *small;
+    float logits[VOCABULARY], before[VOCABULARY], after[VOCABULARY];
+    const int32_t tokens[] = {1, 2, 3, 4, 5};
+    static char bytes[1 << 16];
+    OK(fv_stream_create(&stream, model, 10));
+    OK(fv_stream_feed(stream, tokens, 5, logits));
+    OK(fv_stream_save(stream, path));
+    OK(fv_stream_create(&small, model, 4));
+    OK(fv_stream_feed(small, tokens, 2, before));
+    expect_failure(ctx, fv_stream_load(small, path), FV_ERR_USAGE, "5 tokens", "capacity", NULL);
+    expect_failure(ctx, fv_stream_load(small, scratch_path("none")), FV_ERR_FILE, "none", NULL);
+
+    FILE *file = fopen(path, "rb");
+    size_t count = fread(bytes, 1, sizeof bytes, file);
+    fclose(file);
+    for (size_t cut = 0; cut < count; cut += 97) {
+        scratch_write("part.safetensors", bytes, cut);
+        expect_failure(ctx, fv_stream_load(stream, scratch_path("part.safetensors")), FV_ERR_FILE, "part",
+                       NULL);
+    }
+    /* A failed load changes nothing. */
+    OK(fv_stream_feed(small, NULL, 0, after));
+    assert_memory_equal(before, after, sizeof after);
+    assert_int_equal(fv_stream_tokens(small), 2);
+
+    /* Another model: one parameter differs in its last bit. */
+    fv_model_values(model)[17] = nextafterf(fv_model_values(model)[17], 10.0f);
+    expect_failure(ctx, fv_stream_load(stream, path), FV_ERR_FILE, "another model", NULL);
+    static const char *const wider[] = {"is_decoder", "true", "hidden_size", "24", NULL};
+    fv_stream *strange;
+    wide = tiny_model(ctx, wider);
+    OK(fv_stream_create(&strange, wide, 10));
+    expect_failure(ctx, fv_stream_load(strange, path), FV_ERR_FILE, "another model", NULL);
+    fv_stream_destroy(strange);
+    fv_stream_destroy(stream);
+    fv_stream_destroy(small);
+    fv_model_destroy(wide);
+    fv_model_destroy(model);
+    fv_context_destroy(ctx);
+}
+
+/* A file with the right fingerprint and other tensors. */
+static void test_wrong_tensors(void **state)
+{
+    (void)state;
+    fv_context *ctx = tiny_context(1);
+    fv_model *model = tiny_model(ctx, favor);
+    const char *path = scratch_path("stream.safetensors");
+    const int32_t tokens[] = {1, 2, 3};
+    float logits[VOCABULARY];
+    fv_stream *stream;
+    fv_tensors *file;
+    OK(fv_stream_create(&stream, model, 0));
+    OK(fv_stream_feed(stream, tokens, 3, logits));
+    OK(fv_stream_save(stream, path));
+    OK(fv_tensors_open(&file, ctx, path));
+    fv_tensor list[16];
+    int64_t n = fv_tensors_count(file);
+    fv_metadata metadata[] = {{"format", "favor-stream-1"}, {"model", fv_tensors_metadata(file, "model")}};
+    for (int64_t i = 0; i < n; i++)
+        list[i] = *fv_tensors_at(file, i);
+    for (int64_t i = 0; i < n; i++) {
+        fv_tensor whole = list[i];
+        list[i].rank = 1, list[i].shape[0] = list[i].count = whole.count - 1;
+        if (whole.count > 1) {
+            OK(fv_tensors_write(ctx, scratch_path("wrong"), list, n, metadata, 2));
+            expect_failure(ctx, fv_stream_load(stream, scratch_path("wrong")), FV_ERR_FILE, whole.name, NULL);
+        }
+        list[i] = whole, list[i].name = "other";
+        OK(fv_tensors_write(ctx, scratch_path("wrong"), list, n, metadata, 2));
+        expect_failure(ctx, fv_stream_load(stream, scratch_path("wrong")), FV_ERR_FILE, whole.name, "missing",
+                       NULL);
+        list[i] = whole;
+    }
+    metadata[0].value = "favor-stream-2";
+    OK(fv_tensors_write(ctx, scratch_path("wrong"), list, n, metadata, 2));
+    expect_failure(ctx, fv_stream_load(stream, scratch_path("wrong")), FV_ERR_FILE, "favor-stream-1", NULL);
+    fv_tensors_close(file);
+    fv_stream_destroy(stream);
+    fv_model_destroy(model);
+    fv_context_destroy(ctx);
+}
+
+static void test_wrong_use(void **state)
+{
+    (void)state;
+    fv_context *ctx = tiny_context(1);
+    fv_model *encoder = tiny_model(ctx, NULL), *decoder = tiny_model(ctx, favor),
+             *keeper = tiny_model(ctx, exact);
+    fv_stream *stream;
+    float logits[VOCABULARY];
+    int32_t tokens[70] = {0};
+    expect_failure(ctx, fv_stream_create(&stream, encoder, 8), FV_ERR_USAGE, "is_decoder", NULL);
+    assert_null(stream);
+    OK(fv_stream_create(&stream, decoder, 8));
+    expect_failure(ctx, fv_stream_feed(stream, tokens, 0, logits), FV_ERR_USAGE, "0 tokens", NULL);
+    expect_failure(ctx, fv_stream_feed(stream, tokens, 65, logits), FV_ERR_USAGE, "max_position_embeddings",
+                   NULL);
+    OK(fv_stream_feed(stream, tokens, 64, logits));
+    expect_failure(ctx, fv_stream_feed(stream, tokens, 1, logits), FV_ERR_USAGE, "max_position_embeddings",
+                   NULL);
+    tokens[1] = VOCABULARY;
+    expect_failure(ctx, fv_stream_feed(stream, tokens, 2, logits), FV_ERR_USAGE, NULL);
+    fv_stream_destroy(stream);
+    OK(fv_stream_create(&stream, keeper, 8));
+    expect_failure(ctx, fv_stream_feed(stream, tokens, 2, logits), FV_ERR_USAGE, "token 1", NULL);
+    expect_failure(ctx, fv_stream_feed(stream, tokens, 9, logits), FV_ERR_USAGE, "capacity", NULL);
+    assert_int_equal(fv_stream_tokens(stream), 0);
+    fv_stream_destroy(stream);
+    fv_model_destroy(encoder);
+    fv_model_destroy(decoder);
+    fv_model_destroy(keeper);
+    fv_context_destroy(ctx);
+}
+
+/* Work and memory of a token do not depend on its position. */
+static void test_constant_work(void **state)
+{
+    (void)state;
+    fv_context *ctx = tiny_context(1);
+    fv_model *model = tiny_model(ctx, placeless);
+    fv_kernels base = *ctx->kernels, table;
+    fv_stream *stream;
+    float logits[VOCABULARY];
+    OK(fv_stream_create(&stream, model, 0));
+    const int32_t token = 3;
+    double first = 0;
+    OK(fv_stream_feed(stream, &token, 1, logits));
+    size_t bytes = fv_context_bytes(ctx);
+    fv_context_reset_peak(ctx);
+    counting_table(&table, &base);
+    *ctx->kernels = table;
+    for (int t = 1; t < 300; t++) {
+        counting_reset();
+        OK(fv_stream_feed(stream, &token, 1, logits));
+        first = t == 1 ? counting_work() : first;
+        assert_true(counting_work() == first);
+    }
+    *ctx->kernels = base;
+    assert_int_equal(fv_context_peak_bytes(ctx), bytes);
+    fv_stream_destroy(stream);
+    fv_model_destroy(model);
+    fv_context_destroy(ctx);
+}
+
+static fv_status whole_life(fv_context *ctx, void *arg)
+{
+    const char *kind = arg;
+    const int32_t tokens[] = {1, 2, 3, 4};
+    float logits[VOCABULARY];
+    fv_config *config = NULL;
+    fv_model *model = NULL;
+    fv_stream *stream = NULL;
+    fv_status status = fv_config_create(&config, ctx);
+    if (status == FV_OK)
+        status = fv_config_set(config, "is_decoder", "true");
+    if (status == FV_OK)
+        status = fv_config_set(config, "hidden_size", "16");
+    if (status == FV_OK)
+        status = fv_config_set(config, "attention.kind", kind);
+    if (status == FV_OK)
+        status = fv_model_create(&model, ctx, config, 1);
+    if (status == FV_OK)
+        status = fv_stream_create(&stream, model, 8);
+    if (status == FV_OK)
+        status = fv_stream_feed(stream, tokens, 4, logits);
+    if (status == FV_OK)
+        status = fv_stream_save(stream, scratch_path("life.safetensors"));
+    if (status == FV_OK)
+        status = fv_stream_load(stream, scratch_path("life.safetensors"));
+    fv_stream_destroy(stream);
+    fv_model_destroy(model);
+    fv_config_destroy(config);
+    return status;
+}
+
+static void test_failing_allocations(void **state)
+{
+    (void)state;
+    char favor_plus[] = "favor+", softmax[] = "exact";
+    assert_true(fail_every_allocation(whole_life, favor_plus) > 5);
+    assert_true(fail_every_allocation(whole_life, softmax) > 5);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_stream_is_batch),   cmocka_unit_test(test_long_prompt),
+        cmocka_unit_test(test_save_and_continue), cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_wrong_tensors),     cmocka_unit_test(test_wrong_use),
+        cmocka_unit_test(test_constant_work),     cmocka_unit_test(test_failing_allocations),
+    };
+    return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
+}
