@@ -51,7 +51,7 @@ static fv_exact_tiles cut(const fv_attention *op, const fv_layout *layout, int64
         keys = 2 * rows;
     }
     rows = FV_MAX(FV_MIN(rows, longest), op->options.heads / op->options.kv_heads);
-    return (fv_exact_tiles){rows, FV_MAX(keys, rows)};
+    return (fv_exact_tiles){rows, FV_MAX(keys, rows), FV_MIN(8 * rows, longest)};
 }
 
 fv_exact_tiles fv_exact_forward_tiles(const fv_attention *op, const fv_layout *layout)

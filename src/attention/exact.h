@@ -4,34 +4,37 @@
 
 #include "attention/mechanism.h"
 
-/* Edges of the tiles that the attention matrix is cut into, by shape alone. */
+/* Edges of the tiles that the attention matrix is cut into, by shape alone. A task of forward takes `group`
+ * query rows, several tiles, so that they share the dense copy of a tile of keys. */
 typedef struct fv_exact_tiles {
-    int64_t rows, keys;
+    int64_t rows, keys, group;
 } fv_exact_tiles;
 fv_exact_tiles fv_exact_forward_tiles(const fv_attention *op, const fv_layout *layout);
 fv_exact_tiles fv_exact_backward_tiles(const fv_attention *op, const fv_layout *layout);
 
 /* One worker's scratch in forward. */
 typedef struct fv_exact_scratch {
-    float *s;                  /* [rows][keys] scores, then probabilities */
-    float *o;                  /* [rows][dv] sum of p v so far */
-    float *top, *sum, *factor; /* [rows] of online softmax */
-    float *clean, *poison;     /* [rows][dv] finite values of the diagonal; [dv] */
-    int64_t *visible;          /* [rows] */
+    float *s;              /* [rows][keys] scores, then probabilities */
+    float *o;              /* [group][dv] sum of p v so far */
+    float *top, *sum;      /* [group] of online softmax */
+    float *factor;         /* [rows] */
+    float *k, *v;          /* [keys][d], [keys][dv]: a tile's keys and values, dense */
+    float *clean, *poison; /* [rows][dv] finite values of the diagonal; [dv] */
+    int64_t *visible;      /* [rows] */
 } fv_exact_scratch;
-fv_exact_scratch fv_exact_scratch_push(fv_arena *arena, fv_exact_tiles tiles, int64_t dv);
+fv_exact_scratch fv_exact_scratch_push(fv_arena *arena, const fv_attention *op, fv_exact_tiles tiles);
 
-/* A block of n query rows of one head and the keys they see: all of the first `open`; then, when
- * diagonal, n more of which row i sees the first i + 1. */
-typedef struct fv_exact_block {
+/* n <= group query rows of one head and the keys they see: all of the first `open`; then, when causal, n more
+ * of which row i sees the first i + 1. */
+typedef struct fv_exact_rows {
     int64_t n, open;
-    bool diagonal;
+    bool causal;
     const float *q, *k, *v; /* [n][d], [open + n][d], [open + n][dv] */
     int64_t ldq, ldk, ldv;
     float *y, *lse; /* [n][dv]; [n] or NULL */
     int64_t ldy;
-} fv_exact_block;
-void fv_exact_attend(const fv_attention *op, const fv_exact_block *b, int64_t tile_keys,
+} fv_exact_rows;
+void fv_exact_attend(const fv_attention *op, const fv_exact_rows *r, fv_exact_tiles tiles,
                      const fv_exact_scratch *scratch);
 
 /* The factor that turns q.k into a score of base 2: scale log2(e). */

@@ -123,14 +123,14 @@ typedef struct step_call {
     size_t worker_bytes;
 } step_call;
 
-/* One stream and one key head; the query heads that read it are the rows of the block. */
+/* One stream and one key head; the query heads that read it are the rows. */
 static void step_task(void *arg, int64_t index, int worker)
 {
     const step_call *c = arg;
     const fv_attention_options *o = &c->op->options;
     int64_t stream = index / o->kv_heads, g = index % o->kv_heads, n = o->heads / o->kv_heads;
     fv_exact_state *state = (fv_exact_state *)(c->states + (size_t)stream * c->state_bytes);
-    fv_exact_block b = {
+    fv_exact_rows r = {
         .n = n,
         .open = state->tokens + 1,
         .q = c->io.q + stream * c->io.q_stride + g * n * o->dim,
@@ -143,8 +143,8 @@ static void step_task(void *arg, int64_t index, int worker)
         .ldy = o->value_dim,
     };
     fv_arena arena = fv_arena_over(c->workers + (size_t)worker * c->worker_bytes, c->worker_bytes);
-    fv_exact_scratch scratch = fv_exact_scratch_push(&arena, c->tiles, o->value_dim);
-    fv_exact_attend(c->op, &b, c->tiles.keys, &scratch);
+    fv_exact_scratch scratch = fv_exact_scratch_push(&arena, c->op, c->tiles);
+    fv_exact_attend(c->op, &r, c->tiles, &scratch);
 }
 
 fv_status fv_exact_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
@@ -152,7 +152,7 @@ fv_status fv_exact_step(const fv_attention *op, int64_t streams, const fv_attent
 {
     static const int64_t one_token[] = {0, 1};
     fv_layout layout = {1, one_token, NULL};
-    step_call c = {op, fv_exact_resolve(op, io), states, state_bytes, {0, 0}, scratch, 0};
+    step_call c = {op, fv_exact_resolve(op, io), states, state_bytes, {0}, scratch, 0};
     for (int64_t s = 0; s < streams; s++)
         TRY(check_room(op, (fv_exact_state *)(c.states + (size_t)s * state_bytes), 1));
     for (int64_t s = 0; s < streams; s++)
@@ -160,7 +160,7 @@ fv_status fv_exact_step(const fv_attention *op, int64_t streams, const fv_attent
               c.io.k_stride, io->v + s * c.io.v_stride, c.io.v_stride);
     c.tiles = fv_exact_forward_tiles(op, &layout);
     fv_arena arena = fv_arena_measure();
-    fv_exact_scratch_push(&arena, c.tiles, op->options.value_dim);
+    fv_exact_scratch_push(&arena, op, c.tiles);
     c.worker_bytes = arena.used;
     fv_parallel(op->ctx, streams * op->options.kv_heads, step_task, &c);
     for (int64_t s = 0; s < streams; s++)
