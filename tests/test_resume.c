@@ -23,7 +23,7 @@ static int setup(void **state)
     if (fv_context_create(&ctx, &options) != FV_OK || scratch_setup(state) != 0)
         return -1;
     tiny_proteins();
-    config = tiny_config(ctx, NULL);
+    config = tiny_run_config(ctx, NULL);
     return 0;
 }
 
@@ -240,7 +240,7 @@ static void settings_must_agree(void **state)
     };
     assert_int_equal(tiny_train_until(ctx, config, "settled", 6), FV_STOPPED);
     for (int i = 0; i < FV_COUNT(changed); i++) {
-        fv_config *other = tiny_config(ctx, changed[i][0], changed[i][1], NULL);
+        fv_config *other = tiny_run_config(ctx, changed[i][0], changed[i][1], NULL);
         expect_failure(ctx, tiny_train(ctx, other, "settled", 1, NULL), FV_ERR_USAGE, changed[i][0],
                        changed[i][1], NULL);
         fv_config_destroy(other);
@@ -255,8 +255,8 @@ static void settings_must_agree(void **state)
 static void a_run_can_be_lengthened(void **state)
 {
     (void)state;
-    fv_config *brief = tiny_config(ctx, "schedule", "constant", "steps", "6", NULL);
-    fv_config *whole = tiny_config(ctx, "schedule", "constant", NULL);
+    fv_config *brief = tiny_run_config(ctx, "schedule", "constant", "steps", "6", NULL);
+    fv_config *whole = tiny_run_config(ctx, "schedule", "constant", NULL);
     expect_ok(tiny_train(ctx, brief, "longer", 1, NULL));
     expect_ok(tiny_train(ctx, whole, "longer", 1, NULL));
     expect_ok(tiny_train(ctx, whole, "long", 0, NULL));
@@ -374,7 +374,7 @@ static void threads_change_no_bit(void **state)
         char name[32];
         snprintf(name, sizeof name, "threads%d", options.threads);
         assert_int_equal(fv_context_create(&ctx, &options), FV_OK);
-        fv_config *same = tiny_config(ctx, NULL);
+        fv_config *same = tiny_run_config(ctx, NULL);
         expect_ok(tiny_train(ctx, same, name, 0, NULL));
         fv_config_destroy(same);
         fv_context_destroy(ctx);

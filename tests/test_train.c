@@ -39,8 +39,8 @@ static void expect_ok(fv_status status)
 
 static double rate(const char *name, const char *warmup, int64_t step)
 {
-    fv_config *c = tiny_config(ctx, "schedule", name, "warmup_steps", warmup, "steps", "110", "learning_rate",
-                               "0.5", NULL);
+    fv_config *c = tiny_run_config(ctx, "schedule", name, "warmup_steps", warmup, "steps", "110",
+                                   "learning_rate", "0.5", NULL);
     fv_schedule schedule;
     expect_ok(fv_schedule_make(&schedule, ctx, c));
     fv_config_destroy(c);
@@ -89,7 +89,7 @@ static void optimizer_follows_double_reference(void **state)
     (void)state;
     enum { STEPS = 5 };
     const double b1 = 0.9, b2 = 0.98, eps = 1e-6, decay = 0.1, lr = 0.02, factor = 0.5;
-    fv_config *c = tiny_config(ctx, "adam_epsilon", "1e-6", "weight_decay", "0.1", NULL);
+    fv_config *c = tiny_run_config(ctx, "adam_epsilon", "1e-6", "weight_decay", "0.1", NULL);
     fv_model *model = small_model(c);
     fv_optimizer *o;
     expect_ok(fv_optimizer_create(&o, ctx, model, c));
@@ -130,7 +130,7 @@ static void optimizer_follows_double_reference(void **state)
 static void norm_and_clip(void **state)
 {
     (void)state;
-    fv_config *c = tiny_config(ctx, "clip_norm", "2", NULL);
+    fv_config *c = tiny_run_config(ctx, "clip_norm", "2", NULL);
     fv_model *model = small_model(c);
     fv_optimizer *o;
     expect_ok(fv_optimizer_create(&o, ctx, model, c));
@@ -210,7 +210,7 @@ static void lines_have_their_fields(const char *name)
 static void run_learns_and_reports(void **state)
 {
     (void)state;
-    fv_config *c = tiny_config(ctx, "steps", "100", "hidden_dropout_prob", "0", "eval_every", "40", NULL);
+    fv_config *c = tiny_run_config(ctx, "steps", "100", "hidden_dropout_prob", "0", "eval_every", "40", NULL);
     fv_train_result result;
     expect_ok(tiny_train(ctx, c, "learn", 0, &result));
     fv_config_destroy(c);
@@ -253,8 +253,8 @@ static void evaluation_beats_the_baseline(void **state)
 static void patience_ends_the_run(void **state)
 {
     (void)state;
-    fv_config *c = tiny_config(ctx, "learning_rate", "0", "early_stop", "2", "eval_every", "4",
-                               "attention.kind", "exact", NULL);
+    fv_config *c = tiny_run_config(ctx, "learning_rate", "0", "early_stop", "2", "eval_every", "4",
+                                   "attention.kind", "exact", NULL);
     fv_train_result result;
     expect_ok(tiny_train(ctx, c, "patience", 0, &result));
     assert_int_equal(result.stopped_early, 1);
@@ -271,8 +271,8 @@ static void two_small_batches_are_one(void **state)
     static const char *const names[] = {"whole", "halves"}, *const batch[] = {"2", "1"},
                              *const sum[] = {"1", "2"};
     for (int i = 0; i < 2; i++) {
-        fv_config *c = tiny_config(ctx, "batch", batch[i], "accumulate", sum[i], "hidden_dropout_prob", "0",
-                                   "steps", "3", "log_every", "1", NULL);
+        fv_config *c = tiny_run_config(ctx, "batch", batch[i], "accumulate", sum[i], "hidden_dropout_prob",
+                                       "0", "steps", "3", "log_every", "1", NULL);
         expect_ok(tiny_train(ctx, c, names[i], 0, NULL));
         fv_config_destroy(c);
     }
@@ -292,7 +292,7 @@ static void two_small_batches_are_one(void **state)
 static void refusals(void **state)
 {
     (void)state;
-    fv_config *c = tiny_config(ctx, "steps", "1", NULL);
+    fv_config *c = tiny_run_config(ctx, "steps", "1", NULL);
     scratch_text("file", "x");
     expect_failure(ctx, tiny_train(ctx, c, "learn", 0, NULL), FV_ERR_USAGE, "learn", "--resume", NULL);
     expect_failure(ctx, tiny_train(ctx, c, "file", 0, NULL), FV_ERR_USAGE, "directory", NULL);
@@ -300,15 +300,15 @@ static void refusals(void **state)
     expect_failure(ctx, tiny_train(ctx, c, "../../../../../../proc/favor", 0, NULL), FV_ERR_RESOURCE, "favor",
                    NULL);
     fv_config_destroy(c);
-    c = tiny_config(ctx, "length", "4194304", "batch", "128", "position_embedding_type", "none", NULL);
+    c = tiny_run_config(ctx, "length", "4194304", "batch", "128", "position_embedding_type", "none", NULL);
     expect_failure(ctx, tiny_train(ctx, c, "huge", 0, NULL), FV_ERR_RESOURCE, "needs about", "available",
                    NULL);
     assert_false(fv_path_exists(scratch_path("huge"), "metrics.jsonl"));
     fv_config_destroy(c);
-    c = tiny_config(ctx, "task", "mlm", "is_decoder", "true", NULL);
+    c = tiny_run_config(ctx, "task", "mlm", "is_decoder", "true", NULL);
     expect_failure(ctx, tiny_train(ctx, c, "huge", 0, NULL), FV_ERR_USAGE, "is_decoder", NULL);
     fv_config_destroy(c);
-    c = tiny_config(ctx, "max_position_embeddings", "16", NULL);
+    c = tiny_run_config(ctx, "max_position_embeddings", "16", NULL);
     expect_failure(ctx, tiny_train(ctx, c, "huge", 0, NULL), FV_ERR_USAGE, "max_position_embeddings", NULL);
     fv_config_destroy(c);
     assert_false(fv_path_exists(scratch_path("huge"), ""));
@@ -317,7 +317,7 @@ static void refusals(void **state)
 static void a_run_without_steps_is_a_model(void **state)
 {
     (void)state;
-    fv_config *c = tiny_config(ctx, "steps", "0", NULL);
+    fv_config *c = tiny_run_config(ctx, "steps", "0", NULL);
     fv_train_result result;
     expect_ok(tiny_train(ctx, c, "still", 0, &result));
     fv_config_destroy(c);
@@ -330,8 +330,8 @@ static void a_run_without_steps_is_a_model(void **state)
 static void divergence_keeps_the_last_good_checkpoint(void **state)
 {
     (void)state;
-    fv_config *c = tiny_config(ctx, "learning_rate", "1000", "weight_decay", "1000", "warmup_steps", "0",
-                               "steps", "60", "checkpoint_every", "1", "eval_every", "0", NULL);
+    fv_config *c = tiny_run_config(ctx, "learning_rate", "1000", "weight_decay", "1000", "warmup_steps", "0",
+                                   "steps", "60", "checkpoint_every", "1", "eval_every", "0", NULL);
     expect_failure(ctx, tiny_train(ctx, c, "diverge", 0, NULL), FV_ERR_FAILED, "step", "learning_rate",
                    "diverge", NULL);
     fv_config_destroy(c);
@@ -378,7 +378,7 @@ static void observers_are_told(void **state)
     char directory[4096];
     snprintf(directory, sizeof directory, "%s", scratch_path("deep/er/observed"));
     const char *files[] = {scratch_path("proteins.fasta")};
-    fv_config *c = tiny_config(ctx, NULL);
+    fv_config *c = tiny_run_config(ctx, NULL);
     fv_train_options options;
     fv_train_options_init(&options);
     options.directory = directory;
@@ -402,7 +402,7 @@ static void a_step_can_be_timed(void **state)
 {
     (void)state;
     fv_step_timing t;
-    fv_config *c = tiny_config(ctx, "task", "mlm", NULL);
+    fv_config *c = tiny_run_config(ctx, "task", "mlm", NULL);
     expect_ok(fv_time_step(ctx, c, 4, &t));
     assert_true(t.tokens == 64 && t.flop_step > 0 && t.peak_bytes > 0);
     assert_true(0 < t.ms_min && t.ms_min <= t.ms_median && t.ms_median <= t.ms_max);

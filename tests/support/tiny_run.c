@@ -43,7 +43,7 @@ void tiny_set(fv_config *config, const char *key, const char *value)
         fail_msg("%s = %s was refused", key, value);
 }
 
-fv_config *tiny_config(fv_context *ctx, ...)
+fv_config *tiny_run_config(fv_context *ctx, ...)
 {
     static const char *const rows[][2] = {
         {"hidden_size", "16"},

@@ -10,7 +10,7 @@ const char *tiny_proteins(void);
 
 /* Settings of a model of 16 channels and 2 layers (features and dropout included) that trains lm on 2 x 32
  * tokens a step; then key, value, ..., NULL. */
-fv_config *tiny_config(fv_context *ctx, ...);
+fv_config *tiny_run_config(fv_context *ctx, ...);
 void tiny_set(fv_config *config, const char *key, const char *value);
 
 /* fv_train on the proteins into scratch directory `name`. */
