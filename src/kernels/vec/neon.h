@@ -78,7 +78,7 @@ static inline V v_fma(V a, V b, V c)
 }
 static inline V v_max(V x, V top)
 {
-    return vmaxnmq_f32(x, top);
+    return vbslq_f32(vcgtq_f32(x, top), x, top); /* vmaxnmq would pass over a NaN in top */
 }
 static inline V v_min(V limit, V x)
 {
