@@ -2,6 +2,7 @@
 #include "cli.h"
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const cli_option options[] = {
     {.name = "prompt", .type = CLI_TEXT, .help = "text to continue; none: begin a new sequence"},
@@ -37,7 +38,7 @@ static const cli_option options[] = {
      .type = CLI_ENUM,
      .choices = "best|last",
      .fallback = "best",
-     .help = "model at the best validation loss, or the last one"},
+     .help = "model at the best validation loss (the last one where there is none yet), or the last one"},
     {.name = "state-in", .type = CLI_FILE, .help = "continue from a state written by --state-out"},
     {.name = "state-out", .type = CLI_FILE, .help = "write the state after the last token"},
 };
@@ -234,11 +235,20 @@ static fv_status generate(generation *g)
 /* ---- the command
  * ------------------------------------------------------------------------------------------- */
 
+/* A run stopped before its first evaluation has no best model yet: unless that was asked for, the last one
+ * serves, as in `favor eval`. */
+static bool wants_best(const cli_args *args, const char *directory)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/best/model.safetensors", directory);
+    bool best = strcmp(cli_text(args, "checkpoint"), "best") == 0;
+    return best && (cli_given(args, "checkpoint") || access(path, F_OK) == 0);
+}
+
 static fv_status load_and_generate(generation *g)
 {
     const char *directory = cli_operand(g->args, 0);
-    CLI_TRY(
-        fv_model_load(&g->model, g->ctx, directory, strcmp(cli_text(g->args, "checkpoint"), "best") == 0));
+    CLI_TRY(fv_model_load(&g->model, g->ctx, directory, wants_best(g->args, directory)));
     CLI_TRY(check_causal(g, directory));
     g->tokenizer = fv_model_tokenizer(g->model);
     cli_signals_catch();

@@ -29,16 +29,34 @@ static int terminal_width(void)
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
+/* How units are counted, and what their rate counts: work in pieces is told by pieces, but paced in tokens.
+ */
+static const struct {
+    const char *unit, *many, *paced;
+} units[] = {
+    {"step", "steps", "tokens"},
+    {"batch", "batches", "tokens"},
+    {"byte", "bytes", "bytes"},
+    {"token", "tokens", "tokens"},
+};
+
+static int find_unit(const char *unit)
+{
+    for (int i = 0; i < CLI_COUNT(units); i++)
+        if (strcmp(units[i].unit, unit) == 0)
+            return i;
+    return CLI_COUNT(units) - 1;
+}
+
 /* "train 120/2000 steps  12.3 k tokens/s  loss 2.731  left 1:02" */
 static int describe(char *text, size_t bytes, const fv_progress *report)
 {
+    int unit = find_unit(report->unit);
     int used = snprintf(text, bytes, "%s %lld", report->phase, (long long)report->done);
     if (report->total > 0)
         used += snprintf(text + used, bytes - (size_t)used, "/%lld", (long long)report->total);
-    /* Steps are told by their number, but their rate in tokens. */
-    const char *unit = strcmp(report->unit, "step") == 0 ? "token" : report->unit;
-    used += snprintf(text + used, bytes - (size_t)used, " %ss  %s %ss/s", report->unit,
-                     cli_si(report->rate).text, unit);
+    used += snprintf(text + used, bytes - (size_t)used, " %s  %s %s/s", units[unit].many,
+                     cli_si(report->rate).text, units[unit].paced);
     if (isfinite(report->loss))
         used += snprintf(text + used, bytes - (size_t)used, "  loss %.4f", report->loss);
     if (report->seconds_left >= 0)

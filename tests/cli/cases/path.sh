@@ -39,6 +39,10 @@ t 'favor generate lm --prompt LA -n 0'
 t 'favor generate lm --prompt LA1 -n 0'
 t 'favor generate lm -n 1000 --top-k 1 | wc -l'
 t 'favor generate nothere'
+check 'without a best model the last one serves, unless best was asked for' '
+    cp -r lm early && rm -r early/best &&
+    favor generate lm -n 20 --seed 1 --checkpoint last >last && favor generate early -n 20 --seed 1 | cmp - last &&
+    ! favor generate early -n 20 --checkpoint best'
 check 'exact attention has room for what a state holds' '
     favor train --data p.fasta --task lm --attention exact --positions none --out exact $small --steps 3 &&
     favor generate exact -n 30 --seed 4 >whole &&
