@@ -60,3 +60,9 @@ check 'train --json is one object' "favor train --data p.fasta --out json $small
 import json, sys
 row = json.load(sys.stdin)
 assert row[\"steps\"] == 3 and row[\"parameters\"] > 0 and row[\"valid\"][\"tokens\"] > 0'"
+check 'a reader that leaves ends the generation' '
+    favor train --data p.fasta --task lm --positions none --out endless $small --steps 3 &&
+    (favor generate endless -n 1000000000 --top-k 1 --prompt L; echo $? >code) | head -c 10 && test $(cat code) = 4'
+check 'a signal ends it cleanly' '
+    timeout --preserve-status -s INT 1 "$FAVOR" generate endless -n 1000000000 --top-k 1 --prompt L --state-out state >text
+    test $? = 130 && test -e state'

@@ -45,3 +45,7 @@ t 'favor train --data a --out b --projection hadamard'
 t 'favor train --data a --out b --dtype bf16'
 t 'favor man trian'
 t 'favor completion zsh'
+# Commands of two words.
+q 'favor bench'
+q 'favor bench --help'
+t 'favor bench everything 2>&1 | tail -1'
