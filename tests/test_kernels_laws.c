@@ -116,6 +116,30 @@ static void test_gelu_accuracy(void **state)
     each_set(check_gelu);
 }
 
+/* A NaN whose payload sits in the lower half alone must not become infinity; rounding is to nearest even. */
+static void check_bf16(const fv_kernels *k)
+{
+    const uint32_t bits[] = {0x7f800001, 0xff800001, 0x7f800000, 0x7f7fffff,
+                             0x3f808000, 0x3f818000, 0x3f808001};
+    const uint16_t want[] = {0x7fc0, 0xffc0, 0x7f80, 0x7f80, 0x3f80, 0x3f82, 0x3f81};
+    float x[3 * FV_COUNT(bits)];
+    uint16_t y[3 * FV_COUNT(bits)];
+    for (int i = 0; i < FV_COUNT(x); i++)
+        memcpy(&x[i], &bits[i % FV_COUNT(bits)], sizeof x[i]);
+    k->f32_to_bf16(FV_COUNT(x), x, y);
+    for (int i = 0; i < FV_COUNT(x); i++)
+        assert_int_equal(y[i], want[i % FV_COUNT(bits)]);
+}
+
+static void test_bf16(void **state)
+{
+    (void)state;
+    fv_kernels reference;
+    fv_kernels_fill(&reference, 0);
+    check_bf16(&reference);
+    each_set(check_bf16);
+}
+
 /* ---- neighbours: a row alone, or followed by columns it does not see, has the same bits ---- */
 
 enum { N = 13, WIDE_C = 211 };
@@ -231,13 +255,10 @@ static void test_counting_wraps_every_row(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exp2_accuracy),
-        cmocka_unit_test(test_exp2_limits),
-        cmocka_unit_test(test_gelu_accuracy),
-        cmocka_unit_test(test_rows_alone),
-        cmocka_unit_test(test_column_sums_in_order),
-        cmocka_unit_test(test_dropout_pieces),
-        cmocka_unit_test(test_counting_wraps_every_row),
+        cmocka_unit_test(test_exp2_accuracy),  cmocka_unit_test(test_exp2_limits),
+        cmocka_unit_test(test_gelu_accuracy),  cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_rows_alone),     cmocka_unit_test(test_column_sums_in_order),
+        cmocka_unit_test(test_dropout_pieces), cmocka_unit_test(test_counting_wraps_every_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
