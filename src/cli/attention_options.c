@@ -17,12 +17,12 @@ static const cli_option common_options[] = {
      .words = "best available",
      .help = "kernel set: reference, avx2, avx512 or neon (`favor info` lists what this processor has)"},
     {.name = "json", .type = CLI_FLAG, .help = "print the result as JSON"},
-    {.name = "help", .type = CLI_FLAG, .help = "print this help"},
+    {.name = "help", .letter = 'h', .type = CLI_FLAG, .help = "print this help"},
 };
 const cli_group cli_common_group = {"Common", common_options, CLI_COUNT(common_options)};
 
 static const cli_option help_options[] = {
-    {.name = "help", .type = CLI_FLAG, .help = "print this help"},
+    {.name = "help", .letter = 'h', .type = CLI_FLAG, .help = "print this help"},
 };
 const cli_group cli_help_group = {"Common", help_options, CLI_COUNT(help_options)};
 

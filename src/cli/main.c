@@ -173,10 +173,15 @@ static fv_status unknown_command(const char *word)
                     near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
+static bool asks_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
 /* "bench" alone, or with --help or a second word that is none of the family. */
 static fv_status run_family(int argc, char **argv)
 {
-    bool help = argc > 1 && strcmp(argv[1], "--help") == 0;
+    bool help = argc > 1 && asks_help(argv[1]);
     if (!cli_help_family(help ? stdout : stderr, argv[0]))
         return unknown_command(argv[0]);
     if (help)
@@ -193,7 +198,7 @@ static fv_status dispatch(int argc, char **argv)
         cli_help(stderr, NULL);
         return FV_ERR_USAGE;
     }
-    if (strcmp(argv[0], "--help") == 0) {
+    if (asks_help(argv[0])) {
         cli_help(stdout, NULL);
         return FV_OK;
     }

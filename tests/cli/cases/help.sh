@@ -26,3 +26,6 @@ t 'favor completion --help'
 # Answered whatever else is there.
 q 'favor eval --help'
 q 'favor train --data x --help'
+q 'favor -h'
+q 'favor eval -h'
+q 'favor bench -h'
