@@ -297,18 +297,8 @@ static fv_status settle(fv_run *run)
 /* ---- the run ---------------------------------------------------------------------------------------------
  */
 
-/* The sgemm rate behind share_of_peak. Steps so small that a share would say nothing have share 0. */
-static fv_status measure_peak(fv_run *run)
-{
-    if (at_end(run) || run->plan.cost.flop_step < 1e8)
-        return FV_OK;
-    run->peak_flops = 1e9 * fv_measure_sgemm(run->ctx, 0.3);
-    return run->peak_flops > 0.0 ? FV_OK : FV_ERR_RESOURCE;
-}
-
 fv_status fv_run_steps(fv_run *run)
 {
-    TRY(measure_peak(run));
     run->began = fv_now();
     TRY(settle(run));
     while (!at_end(run)) {
