@@ -199,7 +199,7 @@ void worst_update(worst *w, double got, double want, double m, int64_t index)
 {
     double error = fabs(got - want), ratio = error == 0 ? 0 : error / (EPS * m + TINY);
     if (isnan(got) != isnan(want) || isnan(ratio))
-        ratio = isnan(got) && isnan(want) ? 0 : INFINITY;
+        ratio = isnan(got) && isnan(want) ? 0 : HUGE_VAL;
     if (!(ratio <= w->ratio))
         *w = (worst){ratio, got, want, m, index};
 }
