@@ -210,9 +210,9 @@ static inline VW w_add(VW a, VW b)
 {
     return _mm256_add_epi64(a, b);
 }
-static inline VW w_xor(VW a, VW b)
+static inline VW w_xor3(VW a, VW b, VW c)
 {
-    return _mm256_xor_si256(a, b);
+    return _mm256_xor_si256(_mm256_xor_si256(a, b), c);
 }
 static inline VW w_mul(VW a, VW b)
 {

@@ -206,9 +206,9 @@ static inline VW w_add(VW a, VW b)
 {
     return _mm512_add_epi64(a, b);
 }
-static inline VW w_xor(VW a, VW b)
+static inline VW w_xor3(VW a, VW b, VW c)
 {
-    return _mm512_xor_si512(a, b);
+    return _mm512_ternarylogic_epi64(a, b, c, 0x96);
 }
 static inline VW w_mul(VW a, VW b)
 {

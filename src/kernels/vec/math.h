@@ -1,8 +1,9 @@
 /* vec/math.h: powers of two and the normal distribution.
  *
- * exp2: 2^x = 2^n 2^f with n = round(x) and f in [-1/2, 1/2]; 2^f = 1 + f q(f), q the polynomial of degree 5 that
- * minimises the largest relative error under the constraint that 2^0 is exactly 1: 2.0e-9 before rounding, and after it
- * less than 1 unit in the last place (0.93 measured, test_kernels_laws.c). Degree 4 gives 2.0 units and is no faster.
+ * exp2: 2^x = 2^n 2^f with n = round(x) and f in [-1/2, 1/2]; 2^f = 1 + f q(f), q the polynomial of degree 5
+ * that minimises the largest relative error under the constraint that 2^0 is exactly 1: 2.0e-9 before
+ * rounding, and after it less than 1 unit in the last place (0.93 measured, test_kernels_laws.c). Degree 4
+ * gives 2.0 units and is no faster.
  *
  * Normal distribution: Phi(-a) = exp(-a^2/2) P(t), t = 1 / (1 + 0.3 a), for a >= 0, P the polynomial of
  * degree 8 without constant term that minimises the largest relative error over a in [0, 14]: 1.5e-7. The

@@ -209,9 +209,9 @@ static inline VW w_add(VW a, VW b)
 {
     return vaddq_u64(a, b);
 }
-static inline VW w_xor(VW a, VW b)
+static inline VW w_xor3(VW a, VW b, VW c)
 {
-    return veorq_u64(a, b);
+    return veorq_u64(veorq_u64(a, b), c);
 }
 static inline VW w_mul(VW a, VW b)
 {

@@ -13,7 +13,7 @@
  * normal or x is 1 v_sum v_top            over the lanes, in a fixed order d_zero d_widen d_add d_fma d_sum
  *     b_cast b_set1 b_add b_and b_or b_upper b_select b_less b_store_u16
  *                            32-bit words: upper half, unsigned comparison, lower halves stored
- *     w_set1 w_add w_xor w_high w_pair w_mul
+ *     w_set1 w_add w_xor3 w_high w_pair w_mul
  *                            64-bit words; w_mul multiplies the lower halves, w_pair joins two lower halves
  *     w_even w_odd w_order   interleave the words at even and at odd places of two vectors; the numbering of
  *                            places under which even, then odd, come out in rising order
