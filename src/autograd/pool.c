@@ -2,17 +2,27 @@
 #include "autograd/pool.h"
 #include <string.h>
 
+/* The first gap of at least `bytes`: *at is the entry behind it. */
+static size_t find_gap(const fv_pool *pool, size_t bytes, int *at)
+{
+    size_t begin = 0;
+    *at = 0;
+    while (*at < pool->count && pool->entries[*at].begin - begin < bytes)
+        begin = pool->entries[(*at)++].end;
+    return begin;
+}
+
 fv_block fv_pool_take_bytes(fv_pool *pool, size_t bytes)
 {
-    bytes = fv_bytes((int64_t)FV_MIN(bytes, (size_t)INT64_MAX), 1);
-    bytes = FV_MAX(bytes, (size_t)FV_ALIGN); /* an empty block would mean "none" */
-    size_t begin = 0;
-    int at = 0;
-    while (at < pool->count && pool->entries[at].begin - begin < bytes)
-        begin = pool->entries[at++].end;
-    size_t end = fv_add_bytes(begin, bytes);
+    if (bytes > PTRDIFF_MAX / 2) {
+        pool->peak = SIZE_MAX;
+        return (fv_block){0};
+    }
+    int at;
+    bytes = FV_MAX(fv_bytes((int64_t)bytes, 1), (size_t)FV_ALIGN); /* an empty block would mean "none" */
+    size_t begin = find_gap(pool, bytes, &at), end = begin + bytes;
     pool->peak = FV_MAX(pool->peak, end);
-    if (end == SIZE_MAX || pool->count == pool->limit || (pool->base != NULL && end > pool->capacity))
+    if (end > PTRDIFF_MAX || pool->count == pool->limit || (pool->base != NULL && end > pool->capacity))
         return (fv_block){0};
     fv_pool_entry *entry = &pool->entries[at];
     memmove(entry + 1, entry, (size_t)(pool->count++ - at) * sizeof *entry);

@@ -19,7 +19,7 @@ typedef struct fv_pool_entry {
 typedef struct fv_pool {
     char *base;             /* NULL: only measuring */
     size_t capacity;        /* of base */
-    size_t peak;            /* highest end of a block so far, SIZE_MAX: sizes overflowed */
+    size_t peak;            /* highest end of a block so far; PTRDIFF_MAX or more: sizes overflowed */
     fv_pool_entry *entries; /* [limit] sorted by begin, the caller's memory */
     int count, limit;
 } fv_pool;

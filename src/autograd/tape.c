@@ -91,13 +91,20 @@ double fv_tape_flop(const fv_tape *tape)
 
 /* ---- blocks ------------------------------------------------------------------------------------------ */
 
+static fv_status no_block(const fv_tape *tape, size_t bytes)
+{
+    if (tape->pool.peak > PTRDIFF_MAX)
+        return fv_fail(tape->ctx, FV_ERR_RESOURCE,
+                       "the activations need more memory than can be addressed; use a smaller batch");
+    return fv_fail(tape->ctx, FV_ERR_INTERNAL,
+                   "the plan of activation memory does not hold: %zu bytes more were asked for", bytes);
+}
+
 fv_block fv_tape_take_bytes(fv_tape *tape, size_t bytes)
 {
     fv_block block = fv_pool_take_bytes(&tape->pool, bytes);
     if (block.bytes == 0 && tape->status == FV_OK)
-        tape->status =
-            fv_fail(tape->ctx, FV_ERR_INTERNAL,
-                    "the plan of activation memory does not hold: %zu bytes more were asked for", bytes);
+        tape->status = no_block(tape, bytes);
     return block;
 }
 
