@@ -4,7 +4,7 @@
 
 void fv_parallel(fv_context *ctx, int64_t count, fv_task *task, void *arg)
 {
-    int threads = (int)FV_MIN((int64_t)ctx->threads, count);
+    int threads = (int)FV_MIN((int64_t)ctx->threads, count); // NOLINT: the pragma reads it
 #pragma omp parallel num_threads(threads > 0 ? threads : 1)
     {
         /* A GEMM library called inside a region of one thread would start its own; this holds for the

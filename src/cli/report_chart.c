@@ -64,8 +64,11 @@ static void linear_ticks(axis *a)
     double step = power * (ratio > 5 ? 10 : ratio > 2 ? 5 : ratio > 1 ? 2 : 1);
     a->low = floor(a->low / step + 1e-9) * step;
     a->high = fmax(ceil(a->high / step - 1e-9) * step, a->low + step);
-    for (double tick = a->low; tick <= a->high + step / 2; tick += step)
+    int last = (int)lround((a->high - a->low) / step);
+    for (int i = 0; i <= last; i++) {
+        double tick = a->low + i * step;
         push_tick(a, fabs(tick) < step / 2 ? 0 : tick);
+    }
 }
 
 /* Powers of `base`, thinned to at most eight; a short decimal range gets 2 and 5 too. */
@@ -76,9 +79,9 @@ static void log_ticks(axis *a, double base)
         last = first + 1;
     a->low = pow(base, first);
     a->high = pow(base, last);
-    double every = ceil((last - first) / 7);
+    int every = (int)ceil((last - first) / 7);
     bool fine = base > 2 && last - first <= 3;
-    for (double e = first; e <= last; e += every) {
+    for (int e = (int)first; e <= (int)last; e += every) {
         push_tick(a, pow(base, e));
         for (int i = 0; fine && i < 2 && e < last; i++)
             push_tick(a, pow(base, e) * (i == 0 ? 2 : 5));

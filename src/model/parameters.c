@@ -219,7 +219,7 @@ static void sinusoid_rows(void *arg, int64_t index, int worker)
     const sinusoid_job *job = arg;
     int64_t begin = index * PLACES_A_TASK, end = FV_MIN(begin + PLACES_A_TASK, job->places);
     for (int64_t c = 0; c < job->width; c++) {
-        double frequency = pow(10000.0, -(double)(c / 2 * 2) / (double)job->width);
+        double frequency = pow(10000.0, -(double)(c - c % 2) / (double)job->width);
         for (int64_t p = begin; p < end; p++) {
             double angle = (double)p * frequency;
             job->table[p * job->width + c] = (float)(c % 2 == 0 ? sin(angle) : cos(angle));

@@ -195,6 +195,9 @@ fv_status fv_model_evaluate(fv_model *model, const fv_batch *batch, double *loss
 
 fv_status fv_model_logits(fv_model *model, const fv_batch *batch, float *logits)
 {
+    if (logits == NULL)
+        return fv_fail(model->ctx, FV_ERR_USAGE,
+                       "logits: NULL, expected room for [tokens][vocabulary] floats");
     batch_pass b = {.logits = logits};
     fv_batch inputs = *batch;
     inputs.targets = NULL;

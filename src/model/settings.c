@@ -165,7 +165,7 @@ static fv_status find_word(fv_context *ctx, const fv_config *config, const char 
     const char *text = fv_config_text(config, key);
     for (int i = 0; i < count; i++) {
         size_t length = strlen(words[i].name);
-        bool with_number = words[i].name[length - 1] == ':';
+        bool with_number = number != NULL && words[i].name[length - 1] == ':';
         if (strncmp(text, words[i].name, length) != 0 || (!with_number && text[length] != '\0'))
             continue;
         *value = words[i].value;
