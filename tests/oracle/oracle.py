@@ -693,16 +693,20 @@ def main():
         sys.exit("usage: oracle.py PROGRAM [--seed N] [--only TEXT] [--verbose]")
     run, seed, only = Runner(words[0]), int(value("--seed", "1")), value("--only", "")
     todo = [(name, job) for name, job in jobs(seed) if only in name]
-    passed, failed, largest = 0, 0, {}
+    passed, failed, largest, culprit = 0, 0, {}, {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for (name, _), (complaint, ratios) in zip(todo, pool.map(lambda item: item[1](run), todo)):
             for output, ratio in ratios.items():
-                largest[output] = max(largest.get(output, 0), ratio)
+                if ratio >= largest.get(output, 0):
+                    largest[output], culprit[output] = ratio, name
             passed, failed = passed + (complaint is None), failed + (complaint is not None)
             if complaint is not None or "--verbose" in words:
                 print("%s %s%s" % ("ok  " if complaint is None else "FAIL", name, ": " + complaint if complaint else ""))
     subprocess.run(["rm", "-rf", run.folder])
     figures = " ".join("%s %.2f" % item for item in sorted(largest.items()))
+    if "--verbose" in words:
+        for output, name in sorted(culprit.items()):
+            print("largest error of %s: %s" % (output, name))
     print("seed %d; largest errors in units of eps*m (allowed %g): %s" % (seed, C, figures))
     print("%d passed, %d failed, 0 skipped" % (passed, failed))
     return 1 if failed else 0
