@@ -22,21 +22,22 @@ static void KERNEL(row_dots)(int64_t n, int64_t c, float alpha, const float *a, 
 /* Column sums hold this many vectors of columns in registers while they go down the rows. */
 enum { COLUMNS = 8 };
 
-/* z[f] = start z[f] + alpha sum_i w[i] a[i][f] over `width` <= COLUMNS vectors. The rows are added in order,
- * whatever the width of the block, to z itself if `start` is 1. */
+/* z[f] += alpha sum_i w[i] a[i][f] over `width` <= COLUMNS vectors. The rows are added in order,
+ * whatever the width of the block, and their sum then to z: the error of a running sum grows with the rows of
+ * a call, not with the length of the sequence. */
 static inline void column_sums(int64_t n, int width, Part part, float alpha, const float *w, const float *a,
                                int64_t lda, float *z)
 {
     V sum[COLUMNS];
     for (int u = 0; u < width; u++)
-        sum[u] = get(z + u * VL, part);
+        sum[u] = v_set1(0.0f);
     for (int64_t r = 0; r < n; r++) {
         V weight = v_set1(w != NULL ? alpha * w[r] : alpha);
         for (int u = 0; u < width; u++)
             sum[u] = v_fma(weight, get(a + r * lda + u * VL, part), sum[u]);
     }
     for (int u = 0; u < width; u++)
-        put(z + u * VL, part, sum[u]);
+        put(z + u * VL, part, v_add(get(z + u * VL, part), sum[u]));
 }
 
 static void all_column_sums(int64_t n, int64_t c, float alpha, const float *w, const float *a, int64_t lda,
