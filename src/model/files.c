@@ -187,6 +187,8 @@ static fv_status read_config(fv_context *ctx, const char *path, void *arg)
     fv_status status = fv_config_load(config, path);
     if (status == FV_OK)
         status = fv_model_build(model, ctx, config);
+    if (status == FV_OK)
+        fv_model_fill_sinusoids(*model);
     if (status == FV_ERR_USAGE && strstr(fv_context_message(ctx), path) == NULL) {
         char detail[512];
         snprintf(detail, sizeof detail, "%s", fv_context_message(ctx));

@@ -24,6 +24,13 @@ const fv_parameter *fv_model_parameter_at(const fv_model *model, int index); /* 
 float *fv_model_values(fv_model *model);
 float *fv_model_gradients(fv_model *model);
 
+/* ---- creation in two steps, for callers that look at the cost before memory is touched ----------------- */
+
+/* A model without numbers in its parameters: its memory is reserved, not written. Takes a copy of config. */
+FV_NODISCARD fv_status fv_model_build(fv_model **model, fv_context *ctx, const fv_config *config);
+/* Its first numbers: parameters drawn from `seed`, projections of draw 0. */
+FV_NODISCARD fv_status fv_model_start(fv_model *model, uint64_t seed);
+
 /* ---- one micro-batch ---------------------------------------------------------------------------------- */
 
 /* Plans and allocates the memory of batches of up to `tokens` tokens in up to `sequences` sequences with up

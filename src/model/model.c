@@ -60,10 +60,14 @@ static fv_status build(fv_model **out, fv_context *ctx, fv_config *config, const
     model->config = config;
     model->attention = attention;
     fv_parameters_layout(model);
-    if (model->sinusoids != NULL)
-        fv_sinusoids_fill(ctx, shape->places, shape->width, model->sinusoids);
     *out = model;
     return FV_OK;
+}
+
+void fv_model_fill_sinusoids(fv_model *model)
+{
+    if (model->sinusoids != NULL)
+        fv_sinusoids_fill(model->ctx, model->shape.places, model->shape.width, model->sinusoids);
 }
 
 fv_status fv_model_build(fv_model **out, fv_context *ctx, const fv_config *config)
@@ -85,13 +89,19 @@ fv_status fv_model_build(fv_model **out, fv_context *ctx, const fv_config *confi
     return status;
 }
 
+fv_status fv_model_start(fv_model *model, uint64_t seed)
+{
+    fv_model_fill_sinusoids(model);
+    fv_parameters_init(model, seed);
+    return fv_model_redraw(model, 0);
+}
+
 fv_status fv_model_create(fv_model **out, fv_context *ctx, const fv_config *config, uint64_t seed)
 {
     fv_model *model;
     *out = NULL;
     TRY(fv_model_build(&model, ctx, config));
-    fv_parameters_init(model, seed);
-    fv_status status = fv_model_redraw(model, 0);
+    fv_status status = fv_model_start(model, seed);
     if (status == FV_OK)
         *out = model;
     else

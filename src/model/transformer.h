@@ -85,8 +85,8 @@ void fv_parameters_init(fv_model *model, uint64_t seed);
 /* Sinusoidal positions [places][width], as Vaswani et al. 2017, sine and cosine interleaved. */
 void fv_sinusoids_fill(fv_context *ctx, int64_t places, int64_t width, float *table);
 
-/* A model without numbers in its parameters. Takes a copy of config. */
-fv_status fv_model_build(fv_model **model, fv_context *ctx, const fv_config *config);
+/* The fixed table of sinusoidal positions of a model that was built; nothing for other kinds of position. */
+void fv_model_fill_sinusoids(fv_model *model);
 
 /* ---- passes
  * ------------------------------------------------------------------------------------------------- */

@@ -128,11 +128,13 @@ static fv_status open_model(fv_run *run)
     if (run->resumed)
         TRY(fv_model_load(&run->model, run->ctx, run->directory, 0));
     else
-        TRY(fv_model_create(&run->model, run->ctx, run->config, run->seed));
+        TRY(fv_model_build(&run->model, run->ctx, run->config));
     int64_t predicted = predicted_targets(run->config, tokens);
     TRY(fv_model_measure(run->model, tokens, length, predicted, &run->plan.cost));
     if (run->plan.cost.bytes > run->plan.available_bytes)
         return refuse_memory(run);
+    if (!run->resumed)
+        TRY(fv_model_start(run->model, run->seed));
     TRY(measure_peak(run));
     TRY(fv_model_prepare(run->model, tokens, fv_config_int(run->config, "batch"), predicted, true));
     TRY(fv_optimizer_create(&run->optimizer, run->ctx, run->model, run->config));

@@ -114,9 +114,10 @@ static fv_status run(bench *b, const fv_config *config, int repeat, fv_step_timi
 {
     TRY(fv_settings_complete(&b->config, b->ctx, config));
     TRY(fv_schedule_make(&b->schedule, b->ctx, b->config));
-    TRY(fv_model_create(&b->model, b->ctx, b->config, (uint64_t)fv_config_int(b->config, "seed")));
+    TRY(fv_model_build(&b->model, b->ctx, b->config));
     TRY(make_batch(b, repeat));
     TRY(check_memory(b, timing));
+    TRY(fv_model_start(b->model, (uint64_t)fv_config_int(b->config, "seed")));
     TRY(fv_model_prepare(b->model, b->batch.tokens, b->batch.sequences, b->batch.predicted, true));
     TRY(fv_optimizer_create(&b->optimizer, b->ctx, b->model, b->config));
     return time_steps(b, repeat, timing);
