@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 /* clang-format on */
+#include "model/transformer.h"
 #include "support/counting.h"
 #include "support/scratch.h"
 #include "support/tiny_model.h"
@@ -309,6 +310,27 @@ static void test_dropout_key(void **state)
     fv_context_destroy(ctx);
 }
 
+/* Every dropout has random numbers of its own: embedding, then two a layer. */
+static void test_dropout_sites(void **state)
+{
+    (void)state;
+    fv_context *ctx = tiny_context(1);
+    fv_model *model = tiny_model(ctx, dropping);
+    const fv_tape *tape = &model->tape;
+    bool seen[5] = {false};
+    OK(fv_model_prepare(model, 10, 1, 5, true));
+    for (int i = 0; i < tape->node_count; i++)
+        if (strcmp(tape->nodes[i].op->name, "residual") == 0) {
+            assert_in_range(tape->nodes[i].as.dropout.site, 0, 4);
+            assert_false(seen[tape->nodes[i].as.dropout.site]);
+            seen[tape->nodes[i].as.dropout.site] = true;
+        }
+    for (int i = 0; i < 5; i++)
+        assert_true(seen[i]);
+    fv_model_destroy(model);
+    fv_context_destroy(ctx);
+}
+
 /* ---- learning --------------------------------------------------------------------------------------------
  */
 
@@ -597,14 +619,23 @@ static void test_failing_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_taylor),        cmocka_unit_test(test_causal),
-        cmocka_unit_test(test_packed),        cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_accumulation),  cmocka_unit_test(test_evaluate),
-        cmocka_unit_test(test_dropout_key),   cmocka_unit_test(test_overfit),
-        cmocka_unit_test(test_redraw),        cmocka_unit_test(test_measured_bytes),
-        cmocka_unit_test(test_measured_flop), cmocka_unit_test(test_linear_work),
-        cmocka_unit_test(test_attention),     cmocka_unit_test(test_impossible_sizes),
-        cmocka_unit_test(test_bad_batches),   cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_taylor),
+        cmocka_unit_test(test_causal),
+        cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_accumulation),
+        cmocka_unit_test(test_evaluate),
+        cmocka_unit_test(test_dropout_key),
+        cmocka_unit_test(test_dropout_sites),
+        cmocka_unit_test(test_overfit),
+        cmocka_unit_test(test_redraw),
+        cmocka_unit_test(test_measured_bytes),
+        cmocka_unit_test(test_measured_flop),
+        cmocka_unit_test(test_linear_work),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_impossible_sizes),
+        cmocka_unit_test(test_bad_batches),
+        cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

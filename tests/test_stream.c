@@ -1,4 +1,5 @@
 /* test_stream.c: a stream token by token, in chunks and as one batch; its state as a file. */
+#include "model/transformer.h"
 #include "support/counting.h"
 #include "support/scratch.h"
 #include "support/tiny_model.h"
@@ -167,6 +168,30 @@ static void test_wrong_files(void **state)
     fv_context_destroy(ctx);
 }
 
+/* Every parameter and projection counts, in every block of the hash. */
+static void test_fingerprint(void **state)
+{
+    (void)state;
+    fv_context *ctx = tiny_context(1);
+    static const char *const wide[] = {"hidden_size", "64", "intermediate_size", "512", NULL};
+    fv_model *model = tiny_model(ctx, wide);
+    int64_t n = fv_model_parameters(model);
+    float *values = fv_model_values(model);
+    uint64_t before = fv_model_fingerprint(model);
+    assert_true(n > 2 << 16);
+    for (int64_t i = 0; i < n; i += n / 5 - 1) {
+        float old = values[i];
+        values[i] = nextafterf(old, 10.0f);
+        assert_true(fv_model_fingerprint(model) != before);
+        values[i] = old;
+    }
+    assert_true(fv_model_fingerprint(model) == before);
+    OK(fv_model_redraw(model, 1));
+    assert_true(fv_model_fingerprint(model) != before);
+    fv_model_destroy(model);
+    fv_context_destroy(ctx);
+}
+
 /* A file with the right fingerprint and other tensors. */
 static void test_wrong_tensors(void **state)
 {
@@ -313,10 +338,11 @@ static void test_failing_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stream_is_batch),   cmocka_unit_test(test_long_prompt),
-        cmocka_unit_test(test_save_and_continue), cmocka_unit_test(test_wrong_files),
-        cmocka_unit_test(test_wrong_tensors),     cmocka_unit_test(test_wrong_use),
-        cmocka_unit_test(test_constant_work),     cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_stream_is_batch),     cmocka_unit_test(test_long_prompt),
+        cmocka_unit_test(test_save_and_continue),   cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_wrong_tensors),       cmocka_unit_test(test_fingerprint),
+        cmocka_unit_test(test_wrong_use),           cmocka_unit_test(test_constant_work),
+        cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }

@@ -346,6 +346,40 @@ static void test_shared_gradient(void **state)
     }
 }
 
+/* Two linear layers and a dropout read x: each adds to the gradient the later ones began. */
+static void record_fan(void *arg)
+{
+    const residual_case *c = arg;
+    int x = input(ROWS, IN, c->x);
+    int a = fv_tape_linear(&bench.tape, x, IN, 0, -1, FV_ACTIVATION_NONE);
+    int b = fv_tape_linear(&bench.tape, x, IN, IN * IN, -1, FV_ACTIVATION_NONE);
+    int dropped = fv_tape_residual(&bench.tape, a, x, c->rate, 8);
+    bench.tape.dropout = (fv_dropout_key){5, 6, 7};
+    end(fv_tape_residual(&bench.tape, dropped, b, 0, 9));
+}
+
+static void test_fan_out(void **state)
+{
+    (void)state;
+    static float x[ROWS * IN], kept[ROWS * IN];
+    residual_case alone = {NULL, x, 0.3f}, fan = {x, NULL, 0.3f};
+    tiny_normals(12, 1, x, ROWS * IN);
+    play(record_residual, &alone);
+    for (int i = 0; i < ROWS * IN; i++) /* the same key and site: the same mask */
+        kept[i] = bench.y[i] / x[i];
+    play(record_fan, &fan);
+    for (int t = 0; t < ROWS; t++)
+        for (int i = 0; i < IN; i++) {
+            const float *dy = bench.dy + t * IN;
+            double dx = (double)dy[i] * (double)kept[t * IN + i], m = fabs(dx);
+            for (int o = 0; o < 2 * IN; o++) {
+                double term = (double)dy[o % IN] * (double)bench.parameters[o * IN + i];
+                dx += term, m += fabs(term);
+            }
+            assert_near((double)bench.inputs[0].gradient[t * IN + i], dx, m, "fan-out dx");
+        }
+}
+
 /* ---- embedding and selection
  * ------------------------------------------------------------------------------- */
 
@@ -627,15 +661,11 @@ static void test_pool(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear),
-        cmocka_unit_test(test_layernorm),
-        cmocka_unit_test(test_residual),
-        cmocka_unit_test(test_embedding),
-        cmocka_unit_test(test_shared_gradient),
-        cmocka_unit_test(test_select),
-        cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_cross_entropy),
-        cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_linear),        cmocka_unit_test(test_layernorm),
+        cmocka_unit_test(test_residual),      cmocka_unit_test(test_fan_out),
+        cmocka_unit_test(test_embedding),     cmocka_unit_test(test_shared_gradient),
+        cmocka_unit_test(test_select),        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_pool),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
