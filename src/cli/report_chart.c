@@ -90,8 +90,10 @@ static void log_ticks(axis *a, double base)
 
 static axis make_axis(const report_chart *chart, bool y)
 {
-    axis a = {
-        .low = INFINITY, .high = -INFINITY, .log = chart->log, .unit = y ? chart->y_unit : chart->x_unit};
+    axis a = {.low = (double)INFINITY,
+              .high = -(double)INFINITY,
+              .log = chart->log,
+              .unit = y ? chart->y_unit : chart->x_unit};
     for (int s = 0; s < chart->count; s++)
         for (int i = 0; i < chart->series[s].count; i++) {
             double value = y ? chart->series[s].points[i].y : chart->series[s].points[i].x;

@@ -401,7 +401,7 @@ static void magnitude_cross_entropy(operands *a, const operands *r)
 {
     for (int64_t i = 0; i < a->n && a->c > 0; i++) {
         const float *x = r->in[0] + i * a->c;
-        double top = -INFINITY, sum = 0.0, error = 0.0;
+        double top = -(double)INFINITY, sum = 0.0, error = 0.0;
         for (int64_t j = 0; j < a->c; j++)
             top = FV_MAX(top, (double)x[j]);
         for (int64_t j = 0; j < a->c; j++) {
