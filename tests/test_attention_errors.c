@@ -38,8 +38,7 @@ static void refused(fv_status status, fv_status expected, const char *word)
                  fv_status_name(expected), fv_context_message(ctx), word);
 }
 
-/* ---- options ----------------------------------------------------------------------------------------------
- */
+/* ---- options ------------------------------------------------------------------------------------- */
 
 static fv_attention_options good(const char *kind)
 {
@@ -188,8 +187,7 @@ static void options(void **state)
     }
 }
 
-/* ---- layouts ----------------------------------------------------------------------------------------------
- */
+/* ---- layouts ------------------------------------------------------------------------------------- */
 
 static const int64_t begins_late[] = {1, 3}, falls[] = {0, 5, 3}, five[] = {0, 2, 5}, four[] = {0, 2, 4},
                      other_five[] = {0, 3, 5}, endless[] = {0, INT64_MAX};
@@ -239,8 +237,7 @@ static void too_large_to_address(void **state)
     fv_attention_destroy(op);
 }
 
-/* ---- calls
- * ------------------------------------------------------------------------------------------------- */
+/* ---- calls --------------------------------------------------------------------------------------- */
 
 static problem *small(const char *kind, int causal)
 {
@@ -364,8 +361,7 @@ static void rows_outside(void **state)
     problem_free(p);
 }
 
-/* ---- streams
- * ----------------------------------------------------------------------------------------------- */
+/* ---- streams ------------------------------------------------------------------------------------- */
 
 static void streams_need_causal(void **state)
 {
@@ -414,8 +410,7 @@ static void full_states(void **state)
     problem_free(p);
 }
 
-/* ---- memory
- * ------------------------------------------------------------------------------------------------ */
+/* ---- memory -------------------------------------------------------------------------------------- */
 
 typedef struct failing {
     int left; /* allocations before the one that fails */

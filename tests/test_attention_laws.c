@@ -69,8 +69,7 @@ static void same_bits(const float *a, const float *b, int64_t floats, const char
                      (long long)i, (long long)floats, (double)a[i], (double)b[i]);
 }
 
-/* ---- causality
- * --------------------------------------------------------------------------------------------- */
+/* ---- causality ----------------------------------------------------------------------------------- */
 
 /* What a later token may be turned into. */
 static const float intruders[] = {3.0f, 1e4f, 1e30f, FLT_MAX, INFINITY, -INFINITY, NAN};
@@ -138,8 +137,7 @@ static void poison_reaches_who_sees_it(void **state)
     }
 }
 
-/* ---- packing
- * ----------------------------------------------------------------------------------------------- */
+/* ---- packing ------------------------------------------------------------------------------------- */
 
 /* Copies tokens [from, from + n) of a problem's inputs into another that begins with them. */
 static void take_tokens(problem *to, const problem *from, int64_t at, int64_t n)
@@ -209,8 +207,7 @@ static void packing(void **state)
     }
 }
 
-/* ---- threads
- * ----------------------------------------------------------------------------------------------- */
+/* ---- threads ------------------------------------------------------------------------------------- */
 
 static problem *run_with(fv_context *with, int kind, int causal)
 {
@@ -242,8 +239,7 @@ static void threads(void **state)
     }
 }
 
-/* ---- algebra
- * ----------------------------------------------------------------------------------------------- */
+/* ---- algebra ------------------------------------------------------------------------------------- */
 
 /* Twice the values, twice the output: a power of two commutes with every rounding. */
 static void linear_in_v(void **state)
@@ -351,8 +347,7 @@ static void identity_is_v(void **state)
     problem_free(p);
 }
 
-/* ---- gradients as a caller meets them
- * ---------------------------------------------------------------------- */
+/* ---- gradients as a caller meets them ------------------------------------------------------------ */
 
 /* Gradients are added to what is there, and each can be had alone with the same bits. */
 static void gradients_are_added(void **state)
@@ -413,8 +408,7 @@ static void in_place(void **state)
     }
 }
 
-/* ---- rows of the matrix
- * ------------------------------------------------------------------------------------- */
+/* ---- rows of the matrix -------------------------------------------------------------------------- */
 
 /* Row i of head h: one in sum, zero where it may not look, the specification's entries, and times V it is y.
  */
@@ -509,8 +503,7 @@ static void matrix_rows(void **state)
     }
 }
 
-/* ---- work and memory
- * ---------------------------------------------------------------------------------------- */
+/* ---- work and memory ----------------------------------------------------------------------------- */
 
 static double work_of(fv_context *with, int kind, int causal, int64_t L, bool backward)
 {

@@ -30,8 +30,7 @@ static int teardown(void **state)
     return left == 0 ? 0 : -1;
 }
 
-/* ---- a stream and its state
- * ---------------------------------------------------------------------------------- */
+/* ---- a stream and its state ---------------------------------------------------------------------- */
 
 static problem *make(int kind, int64_t L, int64_t chunk, double spread)
 {
@@ -97,8 +96,7 @@ static void check_state(const problem *p, void *state, int64_t tokens)
     }
 }
 
-/* ---- laws
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- laws ---------------------------------------------------------------------------------------- */
 
 /* Whole, in chunks of several sizes, and by single steps: each within the specification's tolerance. */
 static void streamed_as_whole(void **state)

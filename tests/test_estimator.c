@@ -1,8 +1,7 @@
 /* test_estimator.c: mean and variance of the positive random features of the softmax kernel, through the
  * operator, against their closed forms.
  *
- *     K = (1/m) sum_f exp(w_f.z) exp(-(|x|^2 + |y|^2)/2),   z = x + y,  w = |z|^2/2,  L = exp(-(|x|^2 +
- * |y|^2)/2)
+ *     K = (L/m) sum_f exp(w_f.z),   z = x + y,   L = exp(-(|x|^2 + |y|^2)/2),   w = |z|^2/2
  *
  * With norms chi the mean is exp(x.y); with sqrt(d) it is L 0F1(;d/2; d|z|^2/4). The variance is L^2 times
  * (second - mean^2)/m for iid rows; for orthogonal blocks pairs of rows inside a block have the smaller
@@ -53,8 +52,7 @@ static void fill_half(const estimator_case *c, float *x)
         x[i] = (float)(0.5 * sqrt(c->z2 / square) * pow(0.5, (double)i));
 }
 
-/* ---- closed forms ----------------------------------------------------------------------------------------
- */
+/* ---- closed forms -------------------------------------------------------------------------------- */
 
 /* (a)_n = a (a+1) ... (a+n-1) */
 static double rising(double a, int n)
@@ -104,8 +102,7 @@ static void closed_form(const estimator_case *c, double *mean, double *variance)
         norm * norm * (second / m + (inside * pair + outside * first * first) / (m * m) - first * first);
 }
 
-/* ---- estimates -------------------------------------------------------------------------------------------
- */
+/* ---- estimates ----------------------------------------------------------------------------------- */
 
 /* Rows as a Householder QR leaves them: the entry on the diagonal negative. */
 static void bias_signs(int64_t rows, int64_t d, float *w)

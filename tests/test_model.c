@@ -129,8 +129,7 @@ static void test_taylor(void **state)
     fv_context_destroy(ctx);
 }
 
-/* ---- laws ------------------------------------------------------------------------------------------------
- */
+/* ---- laws ---------------------------------------------------------------------------------------- */
 
 static void test_causal(void **state)
 {
@@ -331,8 +330,7 @@ static void test_dropout_sites(void **state)
     fv_context_destroy(ctx);
 }
 
-/* ---- learning --------------------------------------------------------------------------------------------
- */
+/* ---- learning ------------------------------------------------------------------------------------ */
 
 /* Plain gradient descent on one batch of 41 tokens follows a recorded curve. The curve was computed by this
  * program; kernel sets differ in the last bits of every sum, which 60 steps of a descent that contracts (at
@@ -388,8 +386,7 @@ static void test_redraw(void **state)
     fv_context_destroy(ctx);
 }
 
-/* ---- cost ------------------------------------------------------------------------------------------------
- */
+/* ---- cost ---------------------------------------------------------------------------------------- */
 
 static void test_measured_bytes(void **state)
 {
@@ -485,8 +482,7 @@ static void test_linear_work(void **state)
     }
 }
 
-/* ---- attention of a layer
- * ---------------------------------------------------------------------------------- */
+/* ---- attention of a layer ------------------------------------------------------------------------ */
 
 static void test_attention(void **state)
 {
@@ -519,8 +515,7 @@ static void test_attention(void **state)
     fv_context_destroy(ctx);
 }
 
-/* ---- wrong use
- * ----------------------------------------------------------------------------------------------- */
+/* ---- wrong use ----------------------------------------------------------------------------------- */
 
 static void refuse(fv_context *ctx, const char *key, const char *value, const char *word)
 {
@@ -582,8 +577,7 @@ static void test_bad_batches(void **state)
     fv_context_destroy(ctx);
 }
 
-/* ---- failing allocations
- * ----------------------------------------------------------------------------------- */
+/* ---- failing allocations ------------------------------------------------------------------------- */
 
 static fv_status whole_life(fv_context *ctx, void *arg)
 {

@@ -57,8 +57,7 @@ static void same_as_reference(const char *name)
     tiny_same_model(name, "reference");
 }
 
-/* ---- stops ------------------------------------------------------------------------------------------------
- */
+/* ---- stops --------------------------------------------------------------------------------------- */
 
 static void stopped_anywhere_and_continued(void **state)
 {
@@ -97,8 +96,7 @@ static void finished_run_does_nothing_more(void **state)
     same_as_reference("halting");
 }
 
-/* ---- kills
- * -------------------------------------------------------------------------------------------------- */
+/* ---- kills --------------------------------------------------------------------------------------- */
 
 /* Trains in a child that is killed after `microseconds`; true when it had finished before. */
 static bool train_and_kill(const char *name, useconds_t microseconds)
@@ -164,8 +162,7 @@ static void crash_while_publishing(void **state)
     }
 }
 
-/* ---- damage
- * ------------------------------------------------------------------------------------------------ */
+/* ---- damage -------------------------------------------------------------------------------------- */
 
 static void damage(const char *file, const char *how)
 {
@@ -227,8 +224,7 @@ static void trainer_json_is_checked(void **state)
     }
 }
 
-/* ---- settings
- * ------------------------------------------------------------------------------------------------ */
+/* ---- settings ------------------------------------------------------------------------------------ */
 
 static void settings_must_agree(void **state)
 {
@@ -303,8 +299,7 @@ static void metrics_file_may_be_lost_but_not_edited(void **state)
     expect_failure(ctx, tiny_train(ctx, config, "damaged", 1, NULL), FV_ERR_FILE, "metrics.jsonl", NULL);
 }
 
-/* ---- surroundings
- * ---------------------------------------------------------------------------------------------- */
+/* ---- surroundings -------------------------------------------------------------------------------- */
 
 static void a_full_disk_keeps_the_checkpoint(void **state)
 {

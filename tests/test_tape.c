@@ -17,8 +17,7 @@
 
 enum { ROWS = 70, IN = 13, OUT = 9, MOST = 1 << 16 };
 
-/* ---- a bench for one operation: given inputs, given dy --------------------------------------------------
- */
+/* ---- a bench for one operation: given inputs, given dy ------------------------------------------- */
 
 static struct {
     fv_context *ctx;
@@ -140,8 +139,7 @@ static void assert_near(double got, double expected, double magnitude, const cha
 static const double step = 1e-100;
 #define STEP(here) ((here) ? CMPLX(0.0, step) : CMPLX(0.0, 0.0))
 
-/* ---- linear ----------------------------------------------------------------------------------------------
- */
+/* ---- linear -------------------------------------------------------------------------------------- */
 
 typedef struct linear_case {
     fv_activation activation;
@@ -222,8 +220,7 @@ static void test_linear(void **state)
             check_linear(&(linear_case){(fv_activation)a, bias, x});
 }
 
-/* ---- layer norm ------------------------------------------------------------------------------------------
- */
+/* ---- layer norm ---------------------------------------------------------------------------------- */
 
 static const double norm_eps = 1e-5;
 
@@ -284,8 +281,7 @@ static void test_layernorm(void **state)
     }
 }
 
-/* ---- residual and dropout --------------------------------------------------------------------------------
- */
+/* ---- residual and dropout ------------------------------------------------------------------------ */
 
 typedef struct residual_case {
     const float *x, *m;
@@ -381,8 +377,7 @@ static void test_fan_out(void **state)
         }
 }
 
-/* ---- embedding and selection
- * ------------------------------------------------------------------------------- */
+/* ---- embedding and selection --------------------------------------------------------------------- */
 
 enum { WORDS = 11, PLACES = 40 };
 static int32_t ids[ROWS], places[ROWS];
@@ -442,8 +437,7 @@ static void test_select(void **state)
     assert_memory_equal(bench.inputs[0].gradient, expected, sizeof expected);
 }
 
-/* ---- cross-entropy
- * ------------------------------------------------------------------------------------------- */
+/* ---- cross-entropy ------------------------------------------------------------------------------- */
 
 /* Many classes, so that the rows go in several slabs (384 rows of at least 2^21 / 384 classes). */
 enum { LOSS_ROWS = 400, CLASSES = 6000, LOSS_IN = 3 };
@@ -529,8 +523,7 @@ static void test_cross_entropy(void **state)
                         walk * mw[c][i], "loss dW");
 }
 
-/* ---- attention
- * ----------------------------------------------------------------------------------------------- */
+/* ---- attention ----------------------------------------------------------------------------------- */
 
 typedef struct attention_case {
     fv_attention *op;
@@ -610,8 +603,7 @@ static void test_attention(void **state)
         }
 }
 
-/* ---- the pool
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the pool ------------------------------------------------------------------------------------ */
 
 /* Random takes and gives: live blocks never overlap, measuring and running agree, all comes back. */
 static void test_pool(void **state)

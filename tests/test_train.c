@@ -71,8 +71,7 @@ static void schedule_has_its_values(void **state)
     assert_true(rate("cosine", "10", 110) > 0.0); /* the last step moves */
 }
 
-/* ---- optimizer ------------------------------------------------------------------------------------------
- */
+/* ---- optimizer ----------------------------------------------------------------------------------- */
 
 static fv_model *small_model(fv_config *config)
 {
@@ -152,8 +151,7 @@ static void norm_and_clip(void **state)
     fv_config_destroy(c);
 }
 
-/* ---- metrics ---------------------------------------------------------------------------------------------
- */
+/* ---- metrics ------------------------------------------------------------------------------------- */
 
 static void metrics_are_readings_of_the_loss(void **state)
 {
@@ -204,8 +202,7 @@ static void lines_have_their_fields(const char *name)
     free(bytes);
 }
 
-/* ---- runs
- * -------------------------------------------------------------------------------------------------- */
+/* ---- runs ---------------------------------------------------------------------------------------- */
 
 static void run_learns_and_reports(void **state)
 {
@@ -340,8 +337,7 @@ static void divergence_keeps_the_last_good_checkpoint(void **state)
     assert_true(isfinite(model.loss));
 }
 
-/* ---- observers ------------------------------------------------------------------------------------------
- */
+/* ---- observers ----------------------------------------------------------------------------------- */
 
 typedef struct seen {
     int plans, lines, reports;
@@ -410,8 +406,7 @@ static void a_step_can_be_timed(void **state)
     fv_config_destroy(c);
 }
 
-/* ---- allocation failure
- * ------------------------------------------------------------------------------------ */
+/* ---- allocation failure -------------------------------------------------------------------------- */
 
 /* A new run, the same continued, evaluated, and a timed step. */
 static fv_status whole_walk(fv_context *one, fv_config *c)

@@ -10,8 +10,8 @@
  *
  * Backward, with D_i = dy_i . y_i and P computed again from the saved l:
  *
- *     dv_j += sum_i P_ij dy_i,   dS_ij = P_ij (dy_i.v_j - D_i),   dq_i += scale sum_j dS_ij k_j,   dk_j
- * likewise.
+ *     dv_j += sum_i P_ij dy_i,   dS_ij = P_ij (dy_i.v_j - D_i),
+ *     dq_i += scale sum_j dS_ij k_j,   dk_j += scale sum_i dS_ij q_i
  *
  * Cost: 4 L^2 d forward, 8 L^2 d backward (and 2 L^2 d to compute P again); half of it when causal. Saved: l,
  * one float a query and head. Scratch: fixed tiles a worker, one float a query and head in backward.

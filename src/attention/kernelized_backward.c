@@ -2,10 +2,15 @@
  *
  * With g_i = dy_i / D_i and rho_i = -(dD'_i/dD_i) (dy_i . y_i) / D_i (zero where the guard holds the
  * normaliser fixed), in a causal chunk with entering state (S, z), gradients (G, c) of the state that leaves
- * it, and A = tril(q psi^T),   P = tril(g V^T + rho 1^T): dq   = g S^T + rho z^T + P psi dpsi = P^T q + V G^T
- * + 1 c^T dV   = A^T g + psi G G   += q^T g,   c += q^T rho taken last chunk first. y itself is not needed:
- * D_i (g_i . y_i) = q_i . (g_i S^T) + sum_j A_ij (g_i . v_j). Bidirectional: the same without A and P,
- * queries first, keys after.
+ * it, and A = tril(q psi^T), P = tril(g V^T + rho 1^T):
+ *
+ *     dq   = g S^T + rho z^T + P psi
+ *     dpsi = P^T q + V G^T + 1 c^T
+ *     dV   = A^T g + psi G
+ *     G   += q^T g,   c += q^T rho
+ *
+ * taken last chunk first. y itself is not needed: D_i (g_i . y_i) = q_i . (g_i S^T) + sum_j A_ij (g_i . v_j).
+ * Bidirectional: the same without A and P, queries first, keys after.
  *
  * States are not undone by subtraction, which drifts: forward saves the state every FV_KZ_SEGMENT chunks, and
  * each segment is walked forward once more into a ring of entering states. Cut chunks (kernelized.h) may make

@@ -13,8 +13,7 @@ void fv_attention_options_init(fv_attention_options *options)
     options->epsilon = -1.0;
 }
 
-/* ---- options ---------------------------------------------------------------------------------------------
- */
+/* ---- options ------------------------------------------------------------------------------------- */
 
 static fv_status unknown_kind(fv_context *ctx, const char *name)
 {
@@ -134,8 +133,7 @@ void fv_attention_get_info(const fv_attention *op, fv_attention_info *info)
     };
 }
 
-/* ---- layouts and tensors
- * ------------------------------------------------------------------------------------ */
+/* ---- layouts and tensors ------------------------------------------------------------------------- */
 
 /* Tokens of one call, so that every product of a token count with a row of floats fits. */
 #define MAX_TOKENS ((int64_t)1 << 40)
@@ -233,8 +231,7 @@ double fv_attention_flop(const fv_attention *op, const fv_layout *layout, int ba
     return op->mechanism->flop(op, layout) * (backward ? 2.0 : 1.0);
 }
 
-/* ---- calls
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- calls --------------------------------------------------------------------------------------- */
 
 fv_status fv_attention_draw(const fv_attention *op, uint64_t seed, uint64_t draw, float *projection)
 {
@@ -302,8 +299,7 @@ fv_status fv_attention_backward(const fv_attention *op, const fv_layout *layout,
     return op->mechanism->backward(op, layout, io, grad, saved, scratch);
 }
 
-/* ---- states
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- states -------------------------------------------------------------------------------------- */
 
 static fv_status check_stream(const fv_attention *op)
 {
@@ -369,8 +365,7 @@ fv_status fv_attention_step(const fv_attention *op, int64_t streams, const fv_at
     return op->mechanism->step(op, streams, io, states, state_bytes, scratch);
 }
 
-/* ---- rows of the matrix
- * ------------------------------------------------------------------------------------------- */
+/* ---- rows of the matrix -------------------------------------------------------------------------- */
 
 static fv_status check_rows(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                             const int64_t *rows, int64_t n)

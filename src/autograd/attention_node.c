@@ -47,8 +47,7 @@ static void attention_forward(fv_tape *tape, fv_node *node)
     fv_tape_give(tape, &scratch);
 }
 
-/* ---- backward -------------------------------------------------------------------------------------------
- */
+/* ---- backward ------------------------------------------------------------------------------------ */
 
 typedef struct clear_job {
     const fv_kernels *kernels;

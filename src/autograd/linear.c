@@ -96,8 +96,7 @@ static void linear_forward(fv_tape *tape, fv_node *node)
     fv_tape_product(tape, &product);
 }
 
-/* ---- the output again, from the pre-activation -----------------------------------------------------------
- */
+/* ---- the output again, from the pre-activation --------------------------------------------------- */
 
 typedef struct rows_job {
     const fv_kernels *kernels;
@@ -139,8 +138,7 @@ static void linear_recompute(fv_tape *tape, fv_node *node)
     activate(tape, node, NULL, fv_tape_output(tape, node));
 }
 
-/* ---- backward --------------------------------------------------------------------------------------------
- */
+/* ---- backward ------------------------------------------------------------------------------------ */
 
 /* du in place of dy where nobody else holds dy. */
 static const float *pre_gradient(fv_tape *tape, fv_node *node)

@@ -221,8 +221,7 @@ void fv_tape_move_gradient(fv_tape *tape, fv_block block, int value)
     sum(tape, v, gradient, fv_tape_block(tape, block), gradient);
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------
- */
+/* ---- running ------------------------------------------------------------------------------------- */
 
 /* A reader of `value` has run. */
 static void release_input(fv_tape *tape, int value)

@@ -150,8 +150,7 @@ void fv_tape_hold(fv_tape *tape, int value);                 /* keep after forwa
 void fv_tape_place(fv_tape *tape, int value, float *memory); /* copy it there in forward */
 const float *fv_tape_data(const fv_tape *tape, int value);
 
-/* ---- recording; each returns its output value ------------------------------------------------------------
- */
+/* ---- recording; each returns its output value ---------------------------------------------------- */
 
 int fv_tape_embedding(fv_tape *tape, const fv_embedding *embedding);
 /* y = activation(x W^T + b), W [outputs][cols of x]; offsets into the parameters, bias -1: none. */
@@ -165,8 +164,7 @@ int fv_tape_attention(fv_tape *tape, int qkv, const fv_attention_call *call);
 int fv_tape_select(fv_tape *tape, int x, const int32_t *ids, int64_t n);
 void fv_tape_cross_entropy(fv_tape *tape, int x, const fv_cross_entropy *loss);
 
-/* ---- for the operations ----------------------------------------------------------------------------------
- */
+/* ---- for the operations -------------------------------------------------------------------------- */
 
 fv_node *fv_tape_record(fv_tape *tape, const fv_op *op, int a, int b, int64_t rows, int64_t cols);
 void fv_tape_fail(fv_tape *tape, fv_status status);

@@ -31,8 +31,7 @@ static const cli_option options[] = {
 static const cli_group own = {"Files", options, CLI_COUNT(options)};
 static const cli_group *const groups[] = {&own, &cli_attention_group, &cli_common_group, NULL};
 
-/* ---- the operator ----------------------------------------------------------------------------------------
- */
+/* ---- the operator -------------------------------------------------------------------------------- */
 
 static fv_status fit_features(apply *a)
 {
@@ -75,8 +74,7 @@ static fv_status make_operator(apply *a)
     return draw_projection(a);
 }
 
-/* ---- rows and states asked for ----------------------------------------------------------------------------
- */
+/* ---- rows and states asked for ------------------------------------------------------------------- */
 
 static fv_status read_rows(apply *a)
 {
@@ -123,8 +121,7 @@ static fv_status check_streaming(const apply *a)
     return FV_OK;
 }
 
-/* ---- running
- * ------------------------------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------------------------------- */
 
 static bool allocate_outputs(apply *a)
 {
@@ -208,8 +205,7 @@ static fv_status compute(apply *a)
     return a->row_count > 0 ? run_rows(a) : FV_OK;
 }
 
-/* ---- writing
- * -------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------- */
 
 static fv_tensor tensor_of(const char *name, const float *data, int64_t a, int64_t b, int64_t c)
 {

@@ -50,8 +50,7 @@ void *apply_alloc(apply *a, int64_t count, size_t element)
     return memory;
 }
 
-/* ---- names ----------------------------------------------------------------------------------------------
- */
+/* ---- names --------------------------------------------------------------------------------------- */
 
 static fv_status check_name(const apply *a, const char *name)
 {
@@ -76,8 +75,7 @@ static fv_status check_names(const apply *a)
     return FV_OK;
 }
 
-/* ---- values ---------------------------------------------------------------------------------------------
- */
+/* ---- values -------------------------------------------------------------------------------------- */
 
 /* The tensor's numbers as float32: its own memory, or a converted copy. */
 static fv_status read_floats(apply *a, const fv_tensor *tensor, const float **values)
@@ -154,8 +152,7 @@ static fv_status read_qkv(apply *a)
     return read_heads(a, "dy", "[Tq,H,dv]", like_y, &dy, &a->dy);
 }
 
-/* ---- offsets --------------------------------------------------------------------------------------------
- */
+/* ---- offsets ------------------------------------------------------------------------------------- */
 
 static fv_status check_offsets(const apply *a, const fv_tensor *tensor, const int64_t *offsets,
                                int64_t tokens, const char *of)
@@ -220,8 +217,7 @@ static fv_status read_layout(apply *a)
     return FV_OK;
 }
 
-/* ---- projection -----------------------------------------------------------------------------------------
- */
+/* ---- projection ---------------------------------------------------------------------------------- */
 
 static fv_status read_projection(apply *a)
 {

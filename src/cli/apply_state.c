@@ -1,9 +1,17 @@
 /* cli/apply_state.c: the states of causal sequences in a safetensors file, so that a run can be continued.
  *
- *     tokens    I64 [sequences]                tokens seen
- *     S, z      F32 [sequences,H,r,dv], [sequences,H,r]   kernelized kinds: the sums over keys, true values
- * times exponent  F32 [sequences,H,r]            2^-exponent keys      F32 [all tokens,G,d]           kinds
- * that keep keys: those of the sequences, end to end values    F32 [all tokens,G,dv]
+ *     tokens    I64 [sequences]         tokens seen
+ *
+ * Kernelized kinds: the sums over keys, true values times 2^-exponent:
+ *
+ *     S         F32 [sequences,H,r,dv]
+ *     z         F32 [sequences,H,r]
+ *     exponent  F32 [sequences,H,r]
+ *
+ * Kinds that keep keys: those of the sequences, end to end:
+ *
+ *     keys      F32 [all tokens,G,d]
+ *     values    F32 [all tokens,G,dv]
  *
  * The metadata names the operator ("settings") and holds a fingerprint of the projection ("projection",
  * FNV-1a over its bits): a state means nothing under another one, so a different pair is refused. The guard
@@ -75,8 +83,7 @@ static fv_status plan_store(const apply *a, store *s)
     return FV_OK;
 }
 
-/* ---- fingerprint
- * ---------------------------------------------------------------------------------------------- */
+/* ---- fingerprint --------------------------------------------------------------------------------- */
 
 typedef struct fingerprint {
     char settings[256], projection[32];
@@ -117,8 +124,7 @@ static fv_status check_fingerprint(const apply *a, const char *path, const fv_te
     return check_metadata(path, file, "projection", mine.projection);
 }
 
-/* ---- reading
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------- */
 
 static fv_status read_tokens(apply *a, const char *path, const fv_tensors *file, store *s)
 {
@@ -164,8 +170,7 @@ static fv_status read_store(apply *a, const char *path, fv_tensors *file, store 
     return FV_OK;
 }
 
-/* ---- states and fields
- * ------------------------------------------------------------------------------------------- */
+/* ---- states and fields --------------------------------------------------------------------------- */
 
 /* Copies every field of sequence n between its state and the store. */
 static fv_status move_state(apply *a, store *s, int64_t n, int64_t tokens_before, bool to_state)
@@ -222,8 +227,7 @@ fv_status apply_states_make(apply *a)
     return FV_OK;
 }
 
-/* ---- writing
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------------------------------- */
 
 static fv_status gather(apply *a, store *s)
 {

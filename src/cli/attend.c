@@ -72,8 +72,7 @@ typedef struct attend {
     json_t *list;   /* --json */
 } attend;
 
-/* ---- the sequence
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the sequence -------------------------------------------------------------------------------- */
 
 /* Letters to tokens; a causal model reads a begin token first, as in training. */
 static fv_status encode(attend *a, const char *name, const char *letters, int64_t length)
@@ -138,8 +137,7 @@ static fv_status read_sequence(attend *a)
     return status;
 }
 
-/* ---- which rows, and what becomes of them
- * ------------------------------------------------------------------------- */
+/* ---- which rows, and what becomes of them -------------------------------------------------------- */
 
 static fv_status choose_rows(attend *a)
 {
@@ -183,8 +181,7 @@ static fv_status make_outputs(attend *a)
     return a->weights != NULL ? FV_OK : FV_ERR_RESOURCE;
 }
 
-/* ---- rows as text and JSON
- * ----------------------------------------------------------------------------------------- */
+/* ---- rows as text and JSON ----------------------------------------------------------------------- */
 
 /* A token as people read it: its letter, or the byte's number. */
 static cli_figure token_text(const attend *a, int64_t index)
@@ -252,8 +249,7 @@ static void print_row(const attend *a, int64_t query, const float *row)
     putchar('\n');
 }
 
-/* ---- the work
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the work ------------------------------------------------------------------------------------ */
 
 static void take_row(attend *a, int64_t index, const float *row)
 {
@@ -301,9 +297,7 @@ static fv_status compute(attend *a)
     return status;
 }
 
-/* ---- results
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- results ------------------------------------------------------------------------------------- */
 
 static fv_status write_tensors(const attend *a)
 {

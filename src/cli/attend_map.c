@@ -11,8 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- cells
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- cells --------------------------------------------------------------------------------------- */
 
 static int64_t blocks(int64_t count, int64_t block)
 {
@@ -82,8 +81,7 @@ static fv_status find_top(const attend_map *map, fv_context *ctx, double *top)
     return FV_OK;
 }
 
-/* ---- colours
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- colours ------------------------------------------------------------------------------------- */
 
 static void colour(double t, uint8_t rgb[3])
 {
@@ -98,8 +96,7 @@ static void colour(double t, uint8_t rgb[3])
         rgb[c] = (uint8_t)lround(stops[low][c] * (1 - part) + stops[low + 1][c] * part);
 }
 
-/* ---- the picture
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the picture --------------------------------------------------------------------------------- */
 
 enum { SIDE = 1024, LEFT = 62, TOP = 28, BAR_GAP = 18, BAR_WIDTH = 16, RIGHT = 86, BOTTOM = 14, GLYPH = 2 };
 static const uint8_t ink[3] = {60, 60, 70};

@@ -87,8 +87,7 @@ typedef struct work {
     void *saved, *scratch;
 } work;
 
-/* ---- inputs
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- inputs -------------------------------------------------------------------------------------- */
 
 /* Numbers around 0 of standard deviation 0.5, nearly normal: four 16-bit pieces of a mixed 64-bit counter,
  * added (Irwin-Hall). A sum of four uniforms has variance 4 (2^32 - 1)/12. */
@@ -112,8 +111,7 @@ static void fill_inputs(const work *w)
     fill(w->v, w->floats, 3);
 }
 
-/* ---- memory
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------------------------------- */
 
 static double predicted_bytes(const work *w)
 {
@@ -160,8 +158,7 @@ static fv_status prepare(work *w)
     return w->projection != NULL ? fv_attention_draw(w->op, 0, 0, w->projection) : FV_OK;
 }
 
-/* ---- timing
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- timing -------------------------------------------------------------------------------------- */
 
 static fv_status time_call(const work *w, double *seconds)
 {
@@ -214,8 +211,7 @@ static fv_status time_line(const work *w, const cli_args *args, double ms[3])
     return status;
 }
 
-/* ---- lines
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- lines --------------------------------------------------------------------------------------- */
 
 static fv_status make_work(work *w, const cli_args *args, const char *kind, const line *l)
 {
@@ -280,8 +276,7 @@ static fv_status run_line(bench *b, const char *kind, const line *l)
     return status;
 }
 
-/* ---- the command
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the command --------------------------------------------------------------------------------- */
 
 typedef struct plan {
     const char *kinds[BENCH_LIST_MAX];

@@ -142,8 +142,7 @@ static fv_status begin_stream(generation *g)
     return status;
 }
 
-/* ---- tokens -----------------------------------------------------------------------------------------------
- */
+/* ---- tokens -------------------------------------------------------------------------------------- */
 
 /* Prints a token at once, or keeps it for --json. */
 static void put_token(generation *g, int32_t token)
@@ -232,8 +231,7 @@ static fv_status generate(generation *g)
     return status;
 }
 
-/* ---- the command
- * ------------------------------------------------------------------------------------------- */
+/* ---- the command --------------------------------------------------------------------------------- */
 
 /* A run stopped before its first evaluation has no best model yet: unless that was asked for, the last one
  * serves, as in `favor eval`. */

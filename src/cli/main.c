@@ -98,8 +98,7 @@ int cli_signal(void)
     return caught;
 }
 
-/* ---- running a command ------------------------------------------------------------------------------------
- */
+/* ---- running a command --------------------------------------------------------------------------- */
 
 fv_status cli_context_create(fv_context **ctx, const cli_args *args, int threads)
 {

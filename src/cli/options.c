@@ -245,8 +245,7 @@ static const char *option_name(const void *arg, int index)
     return option != NULL ? option->name : NULL;
 }
 
-/* ---- the command line -----------------------------------------------------------------------------------
- */
+/* ---- the command line ---------------------------------------------------------------------------- */
 
 static fv_status unknown_option(const cli_command *command, const char *word, size_t length)
 {
@@ -411,8 +410,7 @@ void cli_args_free(cli_args *args)
     free(args);
 }
 
-/* ---- what was parsed --------------------------------------------------------------------------------------
- */
+/* ---- what was parsed ----------------------------------------------------------------------------- */
 
 const cli_command *cli_args_command(const cli_args *args)
 {

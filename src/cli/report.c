@@ -24,9 +24,7 @@ static const cli_option options[] = {
 static const cli_group own = {"Report", options, CLI_COUNT(options)};
 static const cli_group *const groups[] = {&own, &cli_common_group, NULL};
 
-/* ---- files
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- files --------------------------------------------------------------------------------------- */
 
 typedef struct file_path {
     char text[4096];
@@ -160,8 +158,7 @@ static fv_status add_entries(report *r, const char *folder, bool deeper)
     return status;
 }
 
-/* ---- benchmarks and summaries
- * ---------------------------------------------------------------------------------------- */
+/* ---- benchmarks and summaries -------------------------------------------------------------------- */
 
 /* Rows of either benchmark; rows of training steps have layers. */
 static fv_status add_rows(report *r, const char *path, const json_t *rows)
@@ -244,8 +241,7 @@ static fv_status gather(report *r, const cli_args *args)
     return FV_OK;
 }
 
-/* ---- the command
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the command --------------------------------------------------------------------------------- */
 
 static fv_status write_page(fv_context *ctx, const cli_args *args, const report *r)
 {

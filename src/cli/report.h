@@ -4,8 +4,7 @@
 
 #include "cli.h"
 
-/* ---- text that grows (report_text.c)
- * ---------------------------------------------------------------------------- */
+/* ---- text that grows (report_text.c) ------------------------------------------------------------- */
 
 /* A failed allocation sticks: `failed`, and nothing more is added. Zero it to begin; free with report_free.
  */
@@ -21,8 +20,7 @@ void report_add_escaped(report_text *text, const char *words);
 void report_add_base64(report_text *text, const void *bytes, size_t count);
 void report_free(report_text *text);
 
-/* ---- charts (report_chart.c)
- * -------------------------------------------------------------------------------------- */
+/* ---- charts (report_chart.c) --------------------------------------------------------------------- */
 
 #define REPORT_SERIES_MAX 8
 
@@ -56,8 +54,7 @@ void report_point_add(report_chart *chart, report_series *series, double x, doub
 /* Writes the chart as an SVG figure and empties it. A chart without points writes nothing. */
 void report_chart_write(report_text *text, report_chart *chart);
 
-/* ---- what a report is about (report.c)
- * ------------------------------------------------------------------------------ */
+/* ---- what a report is about (report.c) ----------------------------------------------------------- */
 
 typedef struct report {
     json_t *runs;      /* list of {name, metrics, config, trainer, evaluation} */
@@ -67,8 +64,7 @@ typedef struct report {
     json_t *pictures;  /* list of paths */
 } report;
 
-/* ---- sections (report_runs.c, report_bench.c, report_page.c)
- * ---------------------------------------------------------- */
+/* ---- sections (report_runs.c, report_bench.c, report_page.c) ------------------------------------- */
 
 void report_add_runs(report_text *text, const report *r);
 void report_add_bench(report_text *text, const report *r);

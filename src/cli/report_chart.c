@@ -8,8 +8,7 @@
 
 enum { WIDTH = 560, HEIGHT = 330, LEFT = 64, RIGHT = 16, TOP = 58, BOTTOM = 44, TICKS_MAX = 16 };
 
-/* ---- points
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- points -------------------------------------------------------------------------------------- */
 
 report_series *report_series_of(report_chart *chart, const char *name)
 {
@@ -39,8 +38,7 @@ void report_point_add(report_chart *chart, report_series *series, double x, doub
     series->points[series->count++] = (report_point){x, y};
 }
 
-/* ---- axes
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- axes ---------------------------------------------------------------------------------------- */
 
 typedef struct axis {
     double low, high;
@@ -141,8 +139,7 @@ static cli_figure figure_of(report_unit unit, double value)
     return figure;
 }
 
-/* ---- drawing
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- drawing ------------------------------------------------------------------------------------- */
 
 static void draw_axes(report_text *t, const report_chart *chart, const axis *x, const axis *y)
 {

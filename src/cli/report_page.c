@@ -71,8 +71,7 @@ void report_add_foot(report_text *text)
                "<footer>Written by favor report; everything is inside this file.</footer>\n</body></html>\n");
 }
 
-/* ---- generated sequences
- * ------------------------------------------------------------------------------------------ */
+/* ---- generated sequences ------------------------------------------------------------------------- */
 
 enum { GROUP = 10, LINE = 60 };
 
@@ -147,8 +146,7 @@ void report_add_generated(report_text *t, const report *r)
     report_add(t, "</section>\n");
 }
 
-/* ---- pictures
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- pictures ------------------------------------------------------------------------------------ */
 
 typedef struct bytes {
     uint8_t *data;

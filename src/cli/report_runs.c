@@ -16,8 +16,7 @@ static const char *string(const json_t *object, const char *key)
     return value != NULL ? value : "";
 }
 
-/* ---- curves
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- curves -------------------------------------------------------------------------------------- */
 
 /* Series named after the splits of the metrics, in the order they appear; the training split is thin. */
 static void add_metrics(report_chart *chart, const json_t *metrics, const char *key)
@@ -58,8 +57,7 @@ static void add_curve(report_text *t, const json_t *run, const char *key, const 
     report_chart_write(t, &chart);
 }
 
-/* ---- figures
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- figures ------------------------------------------------------------------------------------- */
 
 static void add_result(report_text *t, const char *name, const json_t *metrics)
 {

@@ -140,8 +140,7 @@ static int stop_asked(void *user)
     return cli_signal() != 0;
 }
 
-/* ---- what it prints at the end --------------------------------------------------------------------------
- */
+/* ---- what it prints at the end ------------------------------------------------------------------- */
 
 static fv_status print_json(const run_state *run, const char *directory, const fv_train_result *result,
                             double seconds, size_t peak)
@@ -173,8 +172,7 @@ static void print_summary(const char *directory, const fv_train_result *result, 
     printf("run    %s\n", directory);
 }
 
-/* ---- the command ----------------------------------------------------------------------------------------
- */
+/* ---- the command --------------------------------------------------------------------------------- */
 
 static fv_status train(fv_context *ctx, const cli_args *args, const fv_config *config)
 {

@@ -2,8 +2,8 @@
  *
  *   iid:        omega ~ N(0, I_d), row by row.
  *   orthogonal: blocks of d rows; the rows of one block are those of a Haar-distributed orthogonal matrix,
- * blocks are independent, the last block keeps its first m mod d ROWS (Choromanski et al. 2021, section 2.4;
- *               Yu et al. 2016, arXiv 1610.09072).
+ *               blocks are independent, the last block keeps its first m mod d ROWS (Choromanski et al.
+ *               2021, section 2.4; Yu et al. 2016, arXiv 1610.09072).
  *
  * A block is the Gram-Schmidt orthogonalisation of Gaussian rows with every coefficient on the diagonal
  * positive, which is the one choice of signs that makes it Haar: the sign convention of a library's QR biases

@@ -67,8 +67,7 @@ static void describe(const fv_model *model, int64_t index, char name[FV_NAME_BYT
     t->data = fv_model_projection(model, layer);
 }
 
-/* ---- writing ---------------------------------------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------------------------------- */
 
 static fv_status write_tensors(fv_context *ctx, const char *path, void *arg)
 {
@@ -108,8 +107,7 @@ fv_status fv_model_save(const fv_model *model, const char *directory)
     return with_file(model->ctx, directory, "config.json", write_config, arg);
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------------- */
 
 /* "[3][4]" */
 static const char *shape_text(const fv_tensor *t, char text[128])

@@ -46,8 +46,7 @@ FV_NODISCARD fv_status fv_model_train_batch(fv_model *model, const fv_batch *bat
                                             uint64_t seed, int64_t step, int64_t micro, double *loss,
                                             int64_t *correct);
 
-/* ---- projections ----------------------------------------------------------------------------------------
- */
+/* ---- projections --------------------------------------------------------------------------------- */
 
 /* The projections of all layers become draw number `draw` of attention.projection_seed. Evaluation and
  * streaming use what was drawn last; the projections are saved with the model as tensors

@@ -121,8 +121,7 @@ void fv_model_destroy(fv_model *model)
     fv_free(ctx, model);
 }
 
-/* ---- what it holds ---------------------------------------------------------------------------------------
- */
+/* ---- what it holds ------------------------------------------------------------------------------- */
 
 const fv_config *fv_model_config(const fv_model *model)
 {
@@ -161,8 +160,7 @@ float *fv_model_gradients(fv_model *model)
     return model->gradients;
 }
 
-/* ---- projections
- * ------------------------------------------------------------------------------------------- */
+/* ---- projections --------------------------------------------------------------------------------- */
 
 fv_status fv_model_redraw(fv_model *model, int64_t draw)
 {

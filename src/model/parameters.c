@@ -96,8 +96,7 @@ int64_t fv_parameters_floats(const fv_shape *s)
     return fits && sum <= INT64_MAX / 64 ? sum : -1;
 }
 
-/* ---- views -----------------------------------------------------------------------------------------------
- */
+/* ---- views --------------------------------------------------------------------------------------- */
 
 static void add_view(fv_model *model, const tensor_row *row, const char *prefix, int64_t *offset)
 {
@@ -140,8 +139,7 @@ void fv_parameters_layout(fv_model *model)
         model->head = model->token;
 }
 
-/* ---- initial values
- * ------------------------------------------------------------------------------------------ */
+/* ---- initial values ------------------------------------------------------------------------------ */
 
 static void fill(float *values, int64_t n, float value)
 {
@@ -203,8 +201,7 @@ void fv_parameters_init(fv_model *model, uint64_t seed)
     fv_parallel(model->ctx, model->parameter_count, init_parameter, &job);
 }
 
-/* ---- sinusoids
- * ------------------------------------------------------------------------------------------------- */
+/* ---- sinusoids ----------------------------------------------------------------------------------- */
 
 typedef struct sinusoid_job {
     int64_t places, width;

@@ -161,8 +161,7 @@ fv_status fv_stream_feed(fv_stream *stream, const int32_t *tokens, int64_t count
     return FV_OK;
 }
 
-/* ---- the state as tensors --------------------------------------------------------------------------------
- */
+/* ---- the state as tensors ------------------------------------------------------------------------ */
 
 fv_status fv_stream_pieces(const fv_stream *stream, int64_t layer, int64_t tokens,
                            fv_state_piece pieces[FV_STATE_PIECES], int *count)

@@ -14,8 +14,7 @@
 
 enum { FINGERPRINT_TEXT = 20 };
 
-/* ---- the fingerprint -------------------------------------------------------------------------------------
- */
+/* ---- the fingerprint ----------------------------------------------------------------------------- */
 
 /* FNV-1a over 32-bit words, in blocks whose hashes are hashed in order. */
 enum { HASH_BLOCK = 1 << 16 };
@@ -52,8 +51,7 @@ static void fingerprint_text(const fv_model *model, char text[FINGERPRINT_TEXT])
     snprintf(text, FINGERPRINT_TEXT, "%016llx", (unsigned long long)fv_model_fingerprint(model));
 }
 
-/* ---- the tensors of a file
- * --------------------------------------------------------------------------------- */
+/* ---- the tensors of a file ----------------------------------------------------------------------- */
 
 typedef struct tensor_list {
     fv_tensor *tensors;
@@ -113,8 +111,7 @@ static fv_status with_list(const fv_stream *stream, const int64_t *tokens, list_
     return status;
 }
 
-/* ---- writing
- * ----------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------- */
 
 static fv_status write_list(const fv_stream *stream, const tensor_list *list, const void *path)
 {
@@ -130,8 +127,7 @@ fv_status fv_stream_save(const fv_stream *stream, const char *path)
     return with_list(stream, &stream->tokens, write_list, path);
 }
 
-/* ---- reading
- * ----------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------- */
 
 typedef struct reading {
     const char *path;

@@ -74,8 +74,7 @@ struct fv_model {
     fv_workspace work;
 };
 
-/* ---- parameters -------------------------------------------------------------------------------------------
- */
+/* ---- parameters ---------------------------------------------------------------------------------- */
 
 int fv_parameters_count(const fv_shape *shape);
 /* Fills names, views and the offsets of layers. Lengths are checked: *floats = -1 when they do not fit. */
@@ -88,8 +87,7 @@ void fv_sinusoids_fill(fv_context *ctx, int64_t places, int64_t width, float *ta
 /* The fixed table of sinusoidal positions of a model that was built; nothing for other kinds of position. */
 void fv_model_fill_sinusoids(fv_model *model);
 
-/* ---- passes
- * ------------------------------------------------------------------------------------------------- */
+/* ---- passes -------------------------------------------------------------------------------------- */
 
 /* What goes through the layers. */
 typedef struct fv_pass {

@@ -1,8 +1,10 @@
 /* schedule.c: learning rates over the steps, a small function each.
  *
- * With w warm-up steps and T steps in all, the factor of step t = 1 .. T is, in the warm-up (t <= w), t/w,
- * and then constant  1 rsqrt     sqrt(w/t), with w at least 1 (Vaswani et al. 2017, sec. 5.3) cosine    (1 +
- * cos(pi (t-1-w)/(T-w))) / 2 (Loshchilov, Hutter 2017); the last step still moves
+ * With w warm-up steps and T steps in all, the factor of step t = 1 .. T is t/w in the warm-up (t <= w), then
+ *
+ *     constant  1
+ *     rsqrt     sqrt(w/t), with w at least 1 (Vaswani et al. 2017, sec. 5.3)
+ *     cosine    (1 + cos(pi (t-1-w)/(T-w))) / 2 (Loshchilov, Hutter 2017); the last step still moves
  */
 #include "train/internal.h"
 #include <math.h>

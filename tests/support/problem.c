@@ -139,8 +139,7 @@ void problem_free(problem *p)
     free(p);
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------
- */
+/* ---- running ------------------------------------------------------------------------------------- */
 
 static int64_t stride(const problem *p, int64_t row)
 {
@@ -192,8 +191,7 @@ void problem_backward(problem *p)
     check_canaries(p, p->dv, p->tk, problem_row_v(p));
 }
 
-/* ---- comparing -------------------------------------------------------------------------------------------
- */
+/* ---- comparing ----------------------------------------------------------------------------------- */
 
 void worst_update(worst *w, double got, double want, double m, int64_t index)
 {

@@ -93,8 +93,7 @@ static num value(const spec *s, int64_t j, int64_t h, int64_t c)
 /* query or key: which side features are taken of. */
 typedef num (*reader)(const spec *s, int64_t token, int64_t h, int64_t c);
 
-/* ---- kinds without features: one term a pair ------------------------------------------------------------
- */
+/* ---- kinds without features: one term a pair ----------------------------------------------------- */
 
 /* exact: the logarithm of the entry is scale q_i.k_j. */
 static num exact_pair(const spec *s, int64_t h, int64_t i, int64_t j)
@@ -112,8 +111,7 @@ static num identity_pair(const spec *s, int64_t h, int64_t i, int64_t j)
     return num_input(i == j, 0);
 }
 
-/* ---- favor+: phi(x)_f = exp(w_f.x - |x|^2/2) / sqrt(m), x = sqrt(scale) q
- * ---------------------------------- */
+/* ---- favor+: phi(x)_f = exp(w_f.x - |x|^2/2) / sqrt(m), x = sqrt(scale) q ------------------------ */
 
 static num projected(const spec *s, reader read, int64_t token, int64_t h, int64_t f)
 {
@@ -140,8 +138,7 @@ static void favor_plus(const spec *s, reader read, int64_t token, int64_t h, num
         logs[f] = num_sub(projected(s, read, token, h, f), half_square(s, read, token, h));
 }
 
-/* ---- relu: phi(x) = max(u, 0) + epsilon, u = W x or x, x = sqrt(scale) q
- * ------------------------------------ */
+/* ---- relu: phi(x) = max(u, 0) + epsilon, u = W x or x, x = sqrt(scale) q ------------------------- */
 
 static void relu(const spec *s, reader read, int64_t token, int64_t h, num *phi)
 {
@@ -155,8 +152,7 @@ static void relu(const spec *s, reader read, int64_t token, int64_t h, num *phi)
     }
 }
 
-/* ---- kinds ------------------------------------------------------------------------------------------------
- */
+/* ---- kinds --------------------------------------------------------------------------------------- */
 
 typedef struct spec_kind {
     const char *name;

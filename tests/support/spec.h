@@ -5,9 +5,10 @@
  *   v   value; the imaginary part / SPEC_STEP is the derivative along the direction given with the inputs
  *       (complex step: exact to rounding, Boisgerault 2017);
  *   m   magnitude of its rounding errors: the running error analysis that sums and products of absolute
- * values give; a result is right when |err| <= c eps m, with a small c and no other constant; t   the
- * derivative's terms summed by absolute value, mt the magnitude of the derivative's rounding errors. Inputs
- * are exact (m = 0). Branches and maxima look at the real part only.
+ *       values give; a result is right when |err| <= c eps m, with a small c and no other constant;
+ *   t   the derivative's terms summed by absolute value;
+ *   mt  the magnitude of the derivative's rounding errors.
+ * Inputs are exact (m = 0). Branches and maxima look at the real part only.
  */
 #ifndef SPEC_H
 #define SPEC_H

@@ -34,8 +34,7 @@ const char *tiny_proteins(void)
     return scratch_text("proteins.fasta", text);
 }
 
-/* ---- settings --------------------------------------------------------------------------------------------
- */
+/* ---- settings ------------------------------------------------------------------------------------ */
 
 void tiny_set(fv_config *config, const char *key, const char *value)
 {
@@ -77,8 +76,7 @@ fv_config *tiny_run_config(fv_context *ctx, ...)
     return config;
 }
 
-/* ---- runs
- * -------------------------------------------------------------------------------------------------- */
+/* ---- runs ---------------------------------------------------------------------------------------- */
 
 static fv_status train(fv_context *ctx, const fv_config *config, const char *name, int resume,
                        const fv_observer *observer, fv_train_result *result)
@@ -118,8 +116,7 @@ fv_status tiny_train_until(fv_context *ctx, const fv_config *config, const char 
     return train(ctx, config, name, 1, &observer, NULL);
 }
 
-/* ---- results
- * ------------------------------------------------------------------------------------------------ */
+/* ---- results ------------------------------------------------------------------------------------- */
 
 char *tiny_file(const char *name, const char *file, size_t *count)
 {

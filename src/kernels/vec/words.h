@@ -2,15 +2,23 @@
  * included before; each defines the same words, and the algorithms in vec/ are written once in them.
  *
  *     VL                     floats in a vector
- *     V VI VW VD             floats; the same bits as 32-bit words; as 64-bit words; as doubles (twice as
- * wide) VM VT                  a mask of lanes; the tail of a row: the first n < VL lanes v_tail(n)
- * v_first(t)   a tail; its mask v_load v_store v_load_tail v_store_tail v_load_bf16 any alignment. A tail
- * touches its lanes only; the others load as 0 v_set1 v_add v_sub v_mul v_div v_sqrt v_round v_abs v_fma(a,
- * b, c)         a b + c, rounded once v_max(x, top)          the larger; top where x is NaN v_min(limit, x)
- * the smaller; x where x is NaN v_lt v_le v_is_nan v_any, v_select(m, a, b), v_keep(m, a), v_drop(m, a)
+ *     V VI VW VD             floats; the same bits as 32-bit words; as 64-bit words; as doubles (twice
+ *                            as wide)
+ *     VM VT                  a mask of lanes; the tail of a row: the first n < VL lanes
+ *     v_tail(n) v_first(t)   a tail; its mask
+ *     v_load v_store v_load_tail v_store_tail v_load_bf16
+ *                            any alignment; a tail touches its lanes only, the others load as 0
+ *     v_set1 v_add v_sub v_mul v_div v_sqrt v_round v_abs
+ *     v_fma(a, b, c)         a b + c, rounded once
+ *     v_max(x, top)          the larger; top where x is NaN
+ *     v_min(limit, x)        the smaller; x where x is NaN
+ *     v_lt v_le v_is_nan v_any, v_select(m, a, b), v_keep(m, a), v_drop(m, a)
  *                            comparisons; m ? a : b; m ? a : 0; m ? 0 : a
  *     v_scale2(x, n)         x 2^n for x in [0.5, 2) or NaN, integral n in [-126, 128], if the result is
- * normal or x is 1 v_sum v_top            over the lanes, in a fixed order d_zero d_widen d_add d_fma d_sum
+ *                            normal or x is 1
+ *     v_sum v_top            over the lanes, in a fixed order
+ *     d_zero d_widen d_add d_fma d_sum
+ *                            doubles
  *     b_cast b_set1 b_add b_and b_or b_upper b_select b_less b_store_u16
  *                            32-bit words: upper half, unsigned comparison, lower halves stored
  *     w_set1 w_add w_xor3 w_high w_pair w_mul
