@@ -13,6 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef CMPLX /* glibc has it for GCC only */
+#define CMPLX(re, im) ((double)(re) + (double _Complex)_Complex_I * (double)(im))
+#endif
+
 #define OK(expr) assert_int_equal((expr), FV_OK)
 
 enum { ROWS = 70, IN = 13, OUT = 9, MOST = 1 << 16 };
