@@ -28,7 +28,7 @@ enum {
     FV_KZ_CHUNK = 64,       /* default tokens a causal chunk; measured best of 32, 64, 128 at d 64, r 256 */
     FV_KZ_TILE = 128,       /* tokens a bidirectional tile */
     FV_KZ_CHUNK_MAX = 1024, /* larger --chunk values are taken as this */
-    FV_KZ_STRIP = 32,       /* rows of A computed together */
+    FV_KZ_STRIP = 16,       /* rows of A computed together */
     FV_KZ_SEGMENT = 16,     /* chunks between saved states; also the ring of the backward pass */
     FV_KZ_KEEP = 256,       /* bidirectional sequences shorter than this compute their state again */
     FV_KZ_LIMIT = 64,       /* log2 by which a key may exceed the exponents of its chunk */
@@ -42,12 +42,13 @@ typedef struct fv_kz_state {
 
 /* Memory of one worker, carved from scratch. C rows below means the call's chunk or tile. */
 typedef struct fv_kz_work {
-    float *q, *k;                         /* [C][r] features of queries and keys */
-    float *t, *tmp;                       /* [C][r], [C][r] + C + r */
-    float *a, *p;                         /* [C][C] */
-    float *g;                             /* [C][dv] */
-    float *v;                             /* [C][dv]: values with non-finite entries removed */
-    float *bias, *top;                    /* [C] */
+    float *q, *k;      /* [C][r] features of queries and keys */
+    float *t, *tmp;    /* [C][r], [C][r] + C + r */
+    float *a, *p;      /* [C][C] */
+    float *g;          /* [C][dv] */
+    float *kt;         /* [r][C] keys' features transposed */
+    float *v;          /* [C][dv]: finite values (forward), [dv][C]: values transposed (backward) */
+    float *bias, *top; /* [C] */
     float *den, *inv, *pass, *rho, *sums; /* [C] */
     float *ones;                          /* [max(C, r)] of 1 */
     int64_t *visible;                     /* [C]: 1, 2, ... */

@@ -130,11 +130,11 @@ static void diagonal_products(const fv_kz_call *call, const fv_kz_head *h, fv_kz
 {
     const fv_kernels *kr = call->kr;
     int64_t C = call->C, dv = call->dv;
+    kr->transpose(n, dv, h->v + begin * call->ldv, call->ldv, w->v, C);
     for (int64_t a = 0; a < n; a += FV_KZ_STRIP) {
         int64_t b = FV_MIN(a + FV_KZ_STRIP, n);
         float *p = w->p + a * C;
-        kr->gemm('N', 'T', b - a, b, dv, 1.0f, w->g + a * dv, dv, h->v + begin * call->ldv, call->ldv, 0.0f,
-                 p, C);
+        kr->gemm('N', 'N', b - a, b, dv, 1.0f, w->g + a * dv, dv, w->v, C, 0.0f, p, C);
         kr->row_dots(b - a, b, 1.0f, w->a + a * C, C, p, C, 1.0f, w->sums + a);
     }
 }

@@ -16,6 +16,13 @@ void fv_copy_rows_reference(int64_t n, int64_t c, const float *x, int64_t ldx, f
             y[i * ldy + f] = x[i * ldx + f];
 }
 
+void fv_transpose_reference(int64_t n, int64_t c, const float *x, int64_t ldx, float *y, int64_t ldy)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t f = 0; f < c; f++)
+            y[f * ldy + i] = x[i * ldx + f];
+}
+
 void fv_scale_reference(int64_t n, float alpha, const float *x, float *y)
 {
     for (int64_t i = 0; i < n; i++)

@@ -97,6 +97,11 @@ static void call_copy_rows(const fv_kernels *k, operands *o)
     k->copy_rows(o->n, o->c, o->in[0], o->ld, o->out[0], o->ld);
 }
 
+static void call_transpose(const fv_kernels *k, operands *o)
+{
+    k->transpose(o->n, o->c, o->in[0], o->ld, o->out[0], o->n);
+}
+
 static void call_scale(const fv_kernels *k, operands *o)
 {
     k->scale(o->n * o->c, 1.7f, o->in[0], o->out[0]);
@@ -478,6 +483,7 @@ const kernel_case kernel_cases[] = {
     {CALL(gemv), .in = "RNC", .out = "NC", .variants = 4, PREPARE(gemv)},
     {CALL(fill), .in = "", .out = "d", .variants = 1, SELF},
     {CALL(copy_rows), .in = "R", .out = "r", .variants = 1, SELF},
+    {CALL(transpose), .in = "R", .out = "d", .variants = 1, SELF},
     {CALL(scale), .in = "D", .out = "d", .variants = 1, .in_place = 1},
     {CALL(axpy), .in = "D", .out = "D", .variants = 1},
     {CALL(add), .in = "DD", .out = "d", .variants = 1, .in_place = 1},

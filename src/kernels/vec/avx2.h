@@ -135,6 +135,17 @@ static inline float v_top(V x)
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+static inline void v_transpose4(const float *x, int64_t ldx, float *y, int64_t ldy)
+{
+    __m128 a = _mm_loadu_ps(x), b = _mm_loadu_ps(x + ldx);
+    __m128 c = _mm_loadu_ps(x + 2 * ldx), d = _mm_loadu_ps(x + 3 * ldx);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(y, a);
+    _mm_storeu_ps(y + ldy, b);
+    _mm_storeu_ps(y + 2 * ldy, c);
+    _mm_storeu_ps(y + 3 * ldy, d);
+}
+
 static inline VD d_zero(void)
 {
     return (VD){_mm256_setzero_pd(), _mm256_setzero_pd()};

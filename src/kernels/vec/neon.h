@@ -138,6 +138,16 @@ static inline float v_top(V x)
     return vmaxnmvq_f32(x);
 }
 
+static inline void v_transpose4(const float *x, int64_t ldx, float *y, int64_t ldy)
+{
+    float32x4x2_t low = vtrnq_f32(vld1q_f32(x), vld1q_f32(x + ldx));
+    float32x4x2_t high = vtrnq_f32(vld1q_f32(x + 2 * ldx), vld1q_f32(x + 3 * ldx));
+    for (int i = 0; i < 2; i++) {
+        vst1q_f32(y + i * ldy, vcombine_f32(vget_low_f32(low.val[i]), vget_low_f32(high.val[i])));
+        vst1q_f32(y + (i + 2) * ldy, vcombine_f32(vget_high_f32(low.val[i]), vget_high_f32(high.val[i])));
+    }
+}
+
 static inline VD d_zero(void)
 {
     return (VD){vdupq_n_f64(0.0), vdupq_n_f64(0.0)};

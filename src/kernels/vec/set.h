@@ -20,6 +20,7 @@ void KERNEL(kernels_fill)(fv_kernels *kernels)
     kernels->gemv = KERNEL(gemv);
     kernels->fill = KERNEL(fill);
     kernels->copy_rows = KERNEL(copy_rows);
+    kernels->transpose = KERNEL(transpose);
     kernels->scale = KERNEL(scale);
     kernels->axpy = KERNEL(axpy);
     kernels->add = KERNEL(add);

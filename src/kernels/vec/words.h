@@ -17,6 +17,7 @@
  *     v_scale2(x, n)         x 2^n for x in [0.5, 2) or NaN, integral n in [-126, 128], if the result is
  *                            normal or x is 1
  *     v_sum v_top            over the lanes, in a fixed order
+ *     v_transpose4           four rows of four floats become four columns
  *     d_zero d_widen d_add d_fma d_sum
  *                            doubles
  *     b_cast b_set1 b_add b_and b_or b_upper b_select b_less b_store_u16
