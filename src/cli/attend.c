@@ -49,7 +49,7 @@ static const cli_option options[] = {
      .type = CLI_ENUM,
      .choices = "best|last",
      .fallback = "best",
-     .help = "model at the best validation loss, or the last one"},
+     .help = "model at the best validation loss (the last one where there is none yet), or the last one"},
 };
 static const cli_group own = {"Attention map", options, CLI_COUNT(options)};
 static const cli_group *const groups[] = {&own, &cli_common_group, NULL};
@@ -355,8 +355,7 @@ static fv_status finish(attend *a)
 
 static fv_status attend_run(attend *a)
 {
-    bool best = strcmp(cli_text(a->args, "checkpoint"), "best") == 0;
-    CLI_TRY(fv_model_load(&a->model, a->ctx, cli_operand(a->args, 0), best));
+    CLI_TRY(cli_run_model(&a->model, a->ctx, a->args));
     a->tokenizer = fv_model_tokenizer(a->model);
     CLI_TRY(read_sequence(a));
     CLI_TRY(choose_rows(a));

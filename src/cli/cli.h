@@ -149,6 +149,12 @@ FV_NODISCARD fv_status cli_attention_options(const cli_args *args, const char *k
  * a key (but lists), --set key=value. The reader chosen decides the tokenizer unless that is set too. */
 FV_NODISCARD fv_status cli_settings(const cli_args *args, fv_config *config);
 
+/* ---- models ------------------------------------------------------------------------------------------ */
+
+/* The model of the run directory that is the first operand: the one --checkpoint names; without it the best
+ * one, or the last one where there is none yet (a run stopped before its first evaluation). */
+FV_NODISCARD fv_status cli_run_model(fv_model **model, fv_context *ctx, const cli_args *args);
+
 /* ---- contexts, failures, signals ------------------------------------------------------------------- */
 
 /* A context as --cpu says, with `threads` threads (0: as --threads says). main makes one for every command.

@@ -2,7 +2,6 @@
 #include "cli.h"
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const cli_option options[] = {
     {.name = "prompt", .type = CLI_TEXT, .help = "text to continue; none: begin a new sequence"},
@@ -218,7 +217,7 @@ static fv_status generate(generation *g)
         fputs(cli_text(g->args, "prompt"), stdout);
     double begin = cli_now();
     fv_status status = draw_tokens(g, &drawn);
-    if (g->ids == NULL)
+    if (g->ids == NULL && (status == FV_OK || status == FV_STOPPED || drawn > 0))
         putchar('\n');
     fflush(stdout);
     tell_rate(cli_now() - begin, drawn);
@@ -233,21 +232,10 @@ static fv_status generate(generation *g)
 
 /* ---- the command --------------------------------------------------------------------------------- */
 
-/* A run stopped before its first evaluation has no best model yet: unless that was asked for, the last one
- * serves, as in `favor eval`. */
-static bool wants_best(const cli_args *args, const char *directory)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s/best/model.safetensors", directory);
-    bool best = strcmp(cli_text(args, "checkpoint"), "best") == 0;
-    return best && (cli_given(args, "checkpoint") || access(path, F_OK) == 0);
-}
-
 static fv_status load_and_generate(generation *g)
 {
-    const char *directory = cli_operand(g->args, 0);
-    CLI_TRY(fv_model_load(&g->model, g->ctx, directory, wants_best(g->args, directory)));
-    CLI_TRY(check_causal(g, directory));
+    CLI_TRY(cli_run_model(&g->model, g->ctx, g->args));
+    CLI_TRY(check_causal(g, cli_operand(g->args, 0)));
     g->tokenizer = fv_model_tokenizer(g->model);
     cli_signals_catch();
     return generate(g);

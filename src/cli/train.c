@@ -58,16 +58,15 @@ static const cli_group *const groups[] = {&run_group,           &data_group,    
 
 typedef struct run_state {
     cli_progress progress;
-    const fv_config *config;
     fv_train_plan plan;
     bool planned;
 } run_state;
 
 /* ---- what the run tells while it goes ------------------------------------------------------------------ */
 
-static void print_model(const run_state *run, const fv_train_plan *plan)
+static void print_model(const fv_train_plan *plan)
 {
-    const fv_config *config = run->config;
+    const fv_config *config = plan->config; /* of the run, which --resume continues */
     fprintf(stderr,
             "model    %s, %lld layers of %lld channels, %lld heads, feed-forward %lld: %lld parameters\n",
             fv_config_text(config, "attention.kind"), (long long)fv_config_int(config, "num_hidden_layers"),
@@ -107,7 +106,7 @@ static void tell_plan(void *user, const fv_train_plan *plan)
     run->plan = *plan;
     run->planned = true;
     cli_progress_clear(&run->progress);
-    print_model(run, plan);
+    print_model(plan);
     print_data(&plan->data);
 }
 
@@ -176,7 +175,7 @@ static void print_summary(const char *directory, const fv_train_result *result, 
 
 static fv_status train(fv_context *ctx, const cli_args *args, const fv_config *config)
 {
-    run_state run = {.config = config};
+    run_state run = {0};
     fv_train_options options;
     fv_train_options_init(&options);
     options.directory = cli_text(args, "out");

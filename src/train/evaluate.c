@@ -72,8 +72,13 @@ static fv_status open_evaluation(evaluation *e, fv_context *ctx, const char *dir
     fv_fingerprints prints;
     fv_train_state_init(&e->state);
     TRY(fv_checkpoint_read(ctx, directory, &e->settings, &e->state, &prints));
-    int best = fv_path_exists(directory, "best/model.safetensors");
-    TRY(fv_model_load(&e->model, ctx, directory, best));
+    TRY(fv_model_load(&e->model, ctx, directory, false));
+    if (fv_path_exists(directory, "best/model.safetensors")) {
+        /* The last one was read all the same, so that a damaged run is not taken for a sound one. */
+        fv_model_destroy(e->model);
+        e->model = NULL;
+        TRY(fv_model_load(&e->model, ctx, directory, true));
+    }
     if (file_count > 0)
         return fv_data_open(&e->data, ctx, e->settings, files, file_count);
     const char **stored = fv_alloc_array(ctx, e->state.file_count, sizeof *stored);

@@ -42,3 +42,6 @@ t 'favor attend mlm --sequence "" --layer 0 --head 0 --all'
 t 'favor attend mlm --data data.fasta --record nobody --layer 0 --head 0 --all'
 q 'favor attend mlm --sequence MKT --layer 0 --head 0 --png missing/map.png'
 q 'favor attend nothing --sequence MKT --layer 0 --head 0 --all'
+check 'without a best model the last one serves, unless best was asked for' 'cp -r lm early && rm -r early/best &&
+favor attend early --sequence MKT --layer 0 --head 0 --all && ! favor attend early --sequence MKT --layer 0 \
+--head 0 --all --checkpoint best'

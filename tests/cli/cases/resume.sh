@@ -25,6 +25,7 @@ stop KILL cut 80
 q 'favor train $options --out cut --resume'
 check 'the metrics are those of a run in one piece' 'diff <(metrics whole) <(metrics cut)'
 check 'so is the model' 'cmp whole/model.safetensors cut/model.safetensors && cmp whole/best/model.safetensors cut/best/model.safetensors'
+t 'favor train --data p.fasta --out cut --resume 2>&1 >/dev/null | grep ^model'
 t 'favor train --data p.fasta --out cut --resume --d-model 32'
 t 'favor train --data p.fasta p.fasta --out cut --resume'
 head -c 100 cut/model.safetensors >short && cp short cut/model.safetensors
@@ -32,3 +33,7 @@ t 'favor train --data p.fasta --out cut --resume'
 t 'favor eval cut --data p.fasta'
 cp short whole/best/model.safetensors
 t 'favor generate whole'
+cp whole/model.safetensors whole/best/model.safetensors
+cp short whole/model.safetensors
+t 'favor generate whole'
+q 'favor generate whole --checkpoint best'
