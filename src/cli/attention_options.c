@@ -91,7 +91,7 @@ static const cli_option attention_options[] = {
      .type = CLI_INT,
      .metavar = "N",
      .min = 1,
-     .max = 1 << 20,
+     .max = 1e15,
      .key = "attention.chunk",
      .words = "as suits the kind",
      .help = "tokens in a chunk of causal attention"},
@@ -170,6 +170,8 @@ fv_status cli_attention_options(const cli_args *args, const char *kind, fv_atten
     options->kind = row->name;
     options->causal = cli_flag(args, "causal");
     options->scale = cli_real(args, "scale");
+    if (cli_given(args, "scale") && options->scale <= 0)
+        return cli_fail(FV_ERR_USAGE, "--scale %s: expected a number above 0", cli_text(args, "scale"));
     options->features = cli_int(args, "features");
     options->chunk = cli_int(args, "chunk");
     if (cli_given(args, "projection"))

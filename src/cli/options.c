@@ -129,6 +129,7 @@ static fv_status check_number(const char *command, const cli_option *option, con
 {
     double number = 0;
     int64_t whole = 0;
+    int digits = option->type == CLI_INT ? 17 : 6; /* whole numbers in full */
     bool ok = option->type == CLI_INT ? cli_parse_int(text, &whole) : cli_parse_real(text, &number);
     if (!ok)
         return cli_fail(FV_ERR_USAGE, "%s: --%s %s: expected a %snumber", command, option->name, text,
@@ -136,8 +137,9 @@ static fv_status check_number(const char *command, const cli_option *option, con
     if (option->type == CLI_INT)
         number = (double)whole;
     if (option->min < option->max && !(number >= option->min && number <= option->max))
-        return cli_fail(FV_ERR_USAGE, "%s: --%s %s: expected a number between %g and %g", command,
-                        option->name, text, option->min, option->max);
+        return cli_fail(FV_ERR_USAGE, "%s: --%s %s: expected a %snumber from %.*g to %.*g", command,
+                        option->name, text, option->type == CLI_INT ? "whole " : "", digits, option->min,
+                        digits, option->max);
     return FV_OK;
 }
 

@@ -41,7 +41,7 @@ static const fv_config_key keys[] = {
     {"attention.scale", MODEL, REAL, 0, 1e6, NULL, "0", "multiplies query times key; 0: the mechanism's, 1/sqrt(head_dim) or 1"},
     {"attention.epsilon", MODEL, REAL, -1, 1e6, NULL, "-1", "added to the features of generalized maps; below 0: 1e-3"},
     {"attention.denominator", MODEL, TEXT, 0, 0, NULL, "default", "guard of the normaliser: default, none, off, add:X, clamp:X, abs:X, sign:X"},
-    {"attention.chunk", MODEL, INT, 0, COUNT, NULL, "0", "tokens a causal chunk; 0: the mechanism's"},
+    {"attention.chunk", MODEL, INT, 0, EXACT, NULL, "0", "tokens a causal chunk; 0: the mechanism's"},
     {"attention.redraw", MODEL, INT, 0, EXACT, NULL, "1000", "steps between new projections while training; 0: never"},
     {"attention.projection_seed", MODEL, INT, 0, EXACT, NULL, "0", "seed of the projections"},
 

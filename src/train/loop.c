@@ -81,6 +81,8 @@ static fv_status add_line(fv_run *run, fv_split split, const fv_metrics *metrics
 
 static fv_status diverged(const fv_run *run, const char *what, double value, int64_t step)
 {
+    if (isnan(value))
+        value = (double)NAN; /* its sign says nothing */
     return fv_fail(
         run->ctx, FV_ERR_FAILED,
         "step %lld: the %s is %g (learning rate %g, loss of the step before %g); lower learning_rate, "

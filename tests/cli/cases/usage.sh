@@ -49,3 +49,8 @@ t 'favor completion zsh'
 q 'favor bench'
 q 'favor bench --help'
 t 'favor bench everything 2>&1 | tail -1'
+# Values at the ends of what is allowed.
+t 'favor apply -i a -o b --scale 0'
+t 'favor apply -i a -o b --chunk 0'
+t 'favor apply -i a -o b --chunk 999999999999'
+t 'favor generate DIR --seed 1 --top-k -1'
