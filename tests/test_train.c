@@ -1,4 +1,5 @@
-/* test_train.c: schedules, optimizer, metrics, and whole runs: what they write, when they refuse. */
+/* test_train.c: schedules, optimizer, metrics, and whole runs: what they write, when they refuse. What a run
+ * decides from step to step: test_train_steps.c. */
 #include "support/tiny_run.h"
 #include "train/internal.h"
 #include <float.h>
@@ -166,22 +167,6 @@ static void metrics_are_readings_of_the_loss(void **state)
     assert_true(m.tokens == 0 && m.loss == 0.0);
 }
 
-/* The number at a key of line `index` of split `split`, NaN past the last one. */
-static double metric(const char *name, const char *split, int index, const char *key)
-{
-    size_t count;
-    char *bytes = tiny_file(name, "metrics.jsonl", &count);
-    double value = (double)NAN;
-    for (char *line = strtok(bytes, "\n"); line != NULL; line = strtok(NULL, "\n")) {
-        json_t *object = json_loads(line, 0, NULL);
-        if (strcmp(json_string_value(json_object_get(object, "split")), split) == 0 && index-- == 0)
-            value = json_number_value(json_object_get(object, key));
-        json_decref(object);
-    }
-    free(bytes);
-    return value;
-}
-
 static void lines_have_their_fields(const char *name)
 {
     static const char *const keys[] = {"step",      "tokens",     "split",          "loss",
@@ -215,13 +200,15 @@ static void run_learns_and_reports(void **state)
     assert_int_equal(result.stopped_early, 0);
     assert_true(result.valid.tokens > 0 && result.best.loss <= result.valid.loss);
     lines_have_their_fields("learn");
-    double first = metric("learn", "train", 0, "loss"), last = metric("learn", "train", 33, "loss");
+    double first = tiny_metric("learn", "train", 0, "loss"), last = tiny_metric("learn", "train", 33, "loss");
     if (!(first > 2.7 && last < first - 0.4))
         fail_msg("loss went from %g to %g", first, last);
-    assert_true(metric("learn", "train", 0, "step") == 3 && metric("learn", "train", 33, "step") == 100);
-    assert_true(metric("learn", "train", 33, "tokens") == 6400);
-    assert_true(isnan(metric("learn", "train", 34, "loss")));
-    assert_true(metric("learn", "valid", 0, "step") == 40 && metric("learn", "valid", 2, "step") == 100);
+    assert_true(tiny_metric("learn", "train", 0, "step") == 3 &&
+                tiny_metric("learn", "train", 33, "step") == 100);
+    assert_true(tiny_metric("learn", "train", 33, "tokens") == 6400);
+    assert_true(isnan(tiny_metric("learn", "train", 34, "loss")));
+    assert_true(tiny_metric("learn", "valid", 0, "step") == 40 &&
+                tiny_metric("learn", "valid", 2, "step") == 100);
     static const char *const files[] = {"config.json",         "model.safetensors", "trainer.json",
                                         "trainer.safetensors", "best/config.json",  "best/model.safetensors"};
     for (int i = 0; i < FV_COUNT(files); i++)
@@ -245,44 +232,6 @@ static void evaluation_beats_the_baseline(void **state)
     files[0] = scratch_text("empty.fasta", "");
     status = fv_evaluate(ctx, scratch_path("learn"), files, 1, FV_SPLIT_ALL, NULL, &all, &empirical);
     assert_int_equal(status, FV_ERR_FILE);
-}
-
-static void patience_ends_the_run(void **state)
-{
-    (void)state;
-    fv_config *c = tiny_run_config(ctx, "learning_rate", "0", "early_stop", "2", "eval_every", "4",
-                                   "attention.kind", "exact", NULL);
-    fv_train_result result;
-    expect_ok(tiny_train(ctx, c, "patience", 0, &result));
-    assert_int_equal(result.stopped_early, 1);
-    assert_int_equal(result.steps, 12); /* best at 4, then two that are no better */
-    expect_ok(tiny_train(ctx, c, "patience", 1, &result));
-    assert_int_equal(result.steps, 12);
-    assert_int_equal(result.stopped_early, 1);
-    fv_config_destroy(c);
-}
-
-static void two_small_batches_are_one(void **state)
-{
-    (void)state;
-    static const char *const names[] = {"whole", "halves"}, *const batch[] = {"2", "1"},
-                             *const sum[] = {"1", "2"};
-    for (int i = 0; i < 2; i++) {
-        fv_config *c = tiny_run_config(ctx, "batch", batch[i], "accumulate", sum[i], "hidden_dropout_prob",
-                                       "0", "steps", "3", "log_every", "1", NULL);
-        expect_ok(tiny_train(ctx, c, names[i], 0, NULL));
-        fv_config_destroy(c);
-    }
-    for (int step = 0; step < 3; step++) {
-        /* The same sums in another order: 64 tokens, sizes of order one. */
-        double loss = metric("whole", "train", step, "loss"),
-               norm = metric("whole", "train", step, "grad_norm");
-        assert_true(fabs(metric("halves", "train", step, "loss") - loss) <=
-                    64.0 * (double)FLT_EPSILON * loss);
-        assert_true(fabs(metric("halves", "train", step, "grad_norm") - norm) <=
-                    1e3 * (double)FLT_EPSILON * norm);
-        assert_true(metric("halves", "train", step, "tokens") == metric("whole", "train", step, "tokens"));
-    }
 }
 
 /* Runs whose settings or surroundings cannot be. */
@@ -462,8 +411,6 @@ int main(void)
         cmocka_unit_test(metrics_are_readings_of_the_loss),
         cmocka_unit_test(run_learns_and_reports),
         cmocka_unit_test(evaluation_beats_the_baseline),
-        cmocka_unit_test(patience_ends_the_run),
-        cmocka_unit_test(two_small_batches_are_one),
         cmocka_unit_test(refusals),
         cmocka_unit_test(a_run_without_steps_is_a_model),
         cmocka_unit_test(divergence_keeps_the_last_good_checkpoint),

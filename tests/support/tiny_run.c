@@ -1,6 +1,7 @@
 #include "support/tiny_run.h"
 #include <ftw.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,6 +152,21 @@ char *tiny_metrics(const char *name)
     }
     free(bytes);
     return out;
+}
+
+double tiny_metric(const char *name, const char *split, int index, const char *key)
+{
+    size_t count;
+    char *bytes = tiny_file(name, "metrics.jsonl", &count);
+    double value = (double)NAN;
+    for (char *line = strtok(bytes, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        json_t *object = json_loads(line, 0, NULL);
+        if (strcmp(json_string_value(json_object_get(object, "split")), split) == 0 && index-- == 0)
+            value = json_number_value(json_object_get(object, key));
+        json_decref(object);
+    }
+    free(bytes);
+    return value;
 }
 
 void tiny_same_model(const char *a, const char *b)

@@ -13,7 +13,7 @@ const char *tiny_proteins(void);
 fv_config *tiny_run_config(fv_context *ctx, ...);
 void tiny_set(fv_config *config, const char *key, const char *value);
 
-/* fv_train on the proteins into scratch directory `name`. */
+/* fv_train on the proteins (proteins.fasta in the scratch directory) into scratch directory `name`. */
 fv_status tiny_train(fv_context *ctx, const fv_config *config, const char *name, int resume,
                      fv_train_result *result);
 /* The same, asked to stop after `steps` steps of this call. */
@@ -21,6 +21,8 @@ fv_status tiny_train_until(fv_context *ctx, const fv_config *config, const char 
 
 /* metrics.jsonl of a run without the objects "timing"; free it. */
 char *tiny_metrics(const char *name);
+/* The number at `key` of the run's line `index` (from 0) of split `split`; NaN past the last one. */
+double tiny_metric(const char *name, const char *split, int index, const char *key);
 /* A whole file of a run; free it. */
 char *tiny_file(const char *name, const char *file, size_t *count);
 /* Asserts that the last model of two runs is the same, bit for bit. */
