@@ -212,6 +212,24 @@ static void constants_of_the_maps(void **state)
     (void)state;
 }
 
+/* Keys so far apart that they cut chunks: more pieces in a segment of sixteen chunks than the ring of the
+ * backward pass holds, so that parts of it are walked again. */
+static void cut_chunks(void **state)
+{
+    const int64_t L = 70;
+    fv_context *ctx = problem_context(NULL, 2);
+    for (int n = 0; n < 4; n++) {
+        fv_attention_options o = options_of("favor+", 2, 1, 3, 2);
+        problem_shape shape = {.sequences = 1, .queries = &L, .seed = (uint64_t)n, .spread = 8};
+        o.causal = 1;
+        o.chunk = n % 2 ? 4 : 8;
+        o.features = 5;
+        compare(ctx, &o, &shape, 8);
+    }
+    fv_context_destroy(ctx);
+    (void)state;
+}
+
 static void report(void **state)
 {
     (void)state;
@@ -226,6 +244,7 @@ int main(void)
         cmocka_unit_test(shapes_on_every_cpu),
         cmocka_unit_test(guards_and_projections),
         cmocka_unit_test(constants_of_the_maps),
+        cmocka_unit_test(cut_chunks),
         cmocka_unit_test(report),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
