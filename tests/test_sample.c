@@ -95,6 +95,10 @@ static void test_truncation(void **state)
     s.temperature = 1, s.top_k = 1000; /* more than there are */
     count_draws(&s, counts);
     assert_true(counts[11] > 0);
+    logits[7] = logits[9] = logits[11] = logits[3];
+    s.top_k = 0, s.top_p = 0.5; /* two of four equals are exactly enough */
+    count_draws(&s, counts);
+    assert_true(counts[3] > 0 && counts[7] > 0 && counts[3] + counts[7] == DRAWS);
 }
 
 static void test_purity(void **state)

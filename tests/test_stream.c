@@ -259,6 +259,10 @@ static void test_wrong_use(void **state)
     expect_failure(ctx, fv_stream_feed(stream, tokens, 2, logits), FV_ERR_USAGE, "token 1", NULL);
     expect_failure(ctx, fv_stream_feed(stream, tokens, 9, logits), FV_ERR_USAGE, "capacity", NULL);
     assert_int_equal(fv_stream_tokens(stream), 0);
+    tokens[1] = 0;
+    OK(fv_stream_feed(stream, tokens, 7, logits));
+    expect_failure(ctx, fv_stream_feed(stream, tokens, 2, logits), FV_ERR_USAGE, "7 of 8", "capacity", NULL);
+    OK(fv_stream_feed(stream, tokens, 1, logits));
     fv_stream_destroy(stream);
     fv_model_destroy(encoder);
     fv_model_destroy(decoder);
