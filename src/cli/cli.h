@@ -171,6 +171,9 @@ fv_status cli_context_fail(const fv_context *ctx, fv_status status);
 /* Prints "favor: TEXT" without failing. */
 void cli_note(const char *format, ...) FV_PRINTF(1, 2);
 
+/* Flushes standard output before the end; main tells what went wrong with it. */
+void cli_flush(void);
+
 /* From here on SIGINT and SIGTERM only set a flag; a second one ends the process at once. */
 void cli_signals_catch(void);
 int cli_signal(void); /* the signal that came, 0: none */

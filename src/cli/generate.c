@@ -153,7 +153,7 @@ static void put_token(generation *g, int32_t token)
     int letter = fv_tokenizer_letter(g->tokenizer, token);
     if (letter >= 0)
         putchar(letter);
-    fflush(stdout);
+    cli_flush();
 }
 
 /* Draws and puts up to g->tokens tokens. Every token drawn is fed, so that a saved state holds them all. */
@@ -219,7 +219,7 @@ static fv_status generate(generation *g)
     fv_status status = draw_tokens(g, &drawn);
     if (g->ids == NULL && (status == FV_OK || status == FV_STOPPED || drawn > 0))
         putchar('\n');
-    fflush(stdout);
+    cli_flush();
     tell_rate(cli_now() - begin, drawn);
     if (status != FV_OK && status != FV_STOPPED)
         return status;

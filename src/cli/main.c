@@ -214,18 +214,26 @@ static fv_status dispatch(int argc, char **argv)
     return command != NULL ? run_command(command, argc - 1, argv + 1) : run_family(argc, argv);
 }
 
+/* ---- standard output ----------------------------------------------------------------------------------- */
+
+static int output_error; /* errno of the first flush that failed */
+
+void cli_flush(void)
+{
+    if (fflush(stdout) != 0 && output_error == 0)
+        output_error = errno;
+}
+
 /* A result that did not reach its reader is a failure: full disks are told, a reader that left is not. */
 static fv_status close_output(fv_status status)
 {
+    cli_flush();
     bool failed = ferror(stdout) != 0;
-    errno = 0;
-    failed = fflush(stdout) != 0 || failed;
-    int reason = errno;
     failed = fclose(stdout) != 0 || failed;
     if (!failed)
         return status;
-    if (reason != EPIPE)
-        cli_note("standard output: %s", reason != 0 ? strerror(reason) : "could not be written");
+    if (output_error != EPIPE)
+        cli_note("standard output: %s", output_error != 0 ? strerror(output_error) : "could not be written");
     return status == FV_OK ? FV_ERR_RESOURCE : status;
 }
 

@@ -68,8 +68,9 @@ static void print_model(const fv_train_plan *plan)
 {
     const fv_config *config = plan->config; /* of the run, which --resume continues */
     fprintf(stderr,
-            "model    %s, %lld layers of %lld channels, %lld heads, feed-forward %lld: %lld parameters\n",
+            "model    %s, %lld layer%s of %lld channels, %lld heads, feed-forward %lld: %lld parameters\n",
             fv_config_text(config, "attention.kind"), (long long)fv_config_int(config, "num_hidden_layers"),
+            fv_config_int(config, "num_hidden_layers") == 1 ? "" : "s",
             (long long)fv_config_int(config, "hidden_size"),
             (long long)fv_config_int(config, "num_attention_heads"),
             (long long)fv_config_int(config, "intermediate_size"), (long long)plan->cost.parameters);

@@ -206,6 +206,8 @@ fv_status fv_run_open(fv_run *run, fv_context *ctx, const fv_config *given, cons
     TRY(fv_schedule_make(&run->schedule, ctx, run->config));
     TRY(open_model(run));
     TRY(open_data(run));
+    /* What reading the data and measuring took is held no more, but was: the peak is no less. */
+    run->plan.cost.bytes = FV_MAX(run->plan.cost.bytes, fv_context_peak_bytes(ctx));
     if (options->plan != NULL)
         options->plan(options->observer.user, &run->plan);
     return write_first(run);

@@ -66,3 +66,9 @@ check 'a reader that leaves ends the generation' '
 check 'a signal ends it cleanly' '
     timeout --preserve-status -s INT 1 "$FAVOR" generate endless -n 1000000000 --top-k 1 --prompt L --state-out state >text
     test $? = 130 && test -e state'
+t 'favor generate lm -n 20 --seed 4 2>told | head -c 1 | wc -c; cat told'
+test -e /dev/full && t 'favor generate lm -n 5 >/dev/full'
+check 'the memory predicted holds what reading and measuring take' "favor train --data p.fasta --out small $small --steps 2 --json | python3 -c '
+import json, sys
+result = json.load(sys.stdin)
+assert 0.8 * result[\"peak_bytes\"] <= result[\"predicted_bytes\"] <= 1.5 * result[\"peak_bytes\"], result'"
