@@ -98,7 +98,17 @@ static void colour(double t, uint8_t rgb[3])
 
 /* ---- the picture --------------------------------------------------------------------------------- */
 
-enum { SIDE = 1024, LEFT = 62, TOP = 28, BAR_GAP = 18, BAR_WIDTH = 16, RIGHT = 86, BOTTOM = 14, GLYPH = 2 };
+enum {
+    SIDE = 1024,
+    LEFT = 62,
+    TOP = 28,
+    BAR_GAP = 18,
+    BAR_WIDTH = 16,
+    RIGHT = 86,
+    BOTTOM = 14,
+    GLYPH = 2,
+    LABEL = 5 * GLYPH + 1 /* from one label to the next below it */
+};
 static const uint8_t ink[3] = {60, 60, 70};
 
 typedef struct canvas {
@@ -167,12 +177,17 @@ static void draw_column_ticks(canvas *c, const attend_map *map, int scale)
 static void draw_row_ticks(canvas *c, const attend_map *map, int scale, const int64_t *row_tokens)
 {
     int64_t step = tick_step(map->rows);
+    int free = TOP; /* no label begins above it */
     for (int64_t r = 0; r < map->rows; r += step) {
         char text[24];
         snprintf(text, sizeof text, "%lld", (long long)row_tokens[r]);
         int y = TOP + (int)((double)r / (double)map->row_block * scale);
         fill(c, LEFT - 6, y, 5, 1, ink);
-        draw_text(c, LEFT - 9 - text_width(text), y - (r > 0 ? 5 : 0), text);
+        int at = y - (r > 0 ? 5 : 0);
+        if (at < free)
+            continue;
+        draw_text(c, LEFT - 9 - text_width(text), at, text);
+        free = at + LABEL;
     }
 }
 
@@ -184,7 +199,8 @@ static void draw_scale(canvas *c, int x, int height, double top)
         fill(c, x, TOP + y, BAR_WIDTH, 1, rgb);
     }
     static const double marks[] = {1, 0.25, 0.0625, 0}; /* of the top: at 1, 1/2, 1/4, 0 of the height */
-    for (int i = 0; i < CLI_COUNT(marks); i++) {
+    bool inner = height >= CLI_COUNT(marks) * LABEL, both = height >= 2 * LABEL;
+    for (int i = 0; i < CLI_COUNT(marks); i += inner ? 1 : both ? CLI_COUNT(marks) - 1 : CLI_COUNT(marks)) {
         char text[24];
         int y = TOP + (int)lround((1 - sqrt(marks[i])) * (height - 1));
         snprintf(text, sizeof text, "%.*f", top * marks[i] < 0.001 && marks[i] > 0 ? 6 : 4, top * marks[i]);
