@@ -141,14 +141,15 @@ static bool allocate_outputs(apply *a)
            (a->row_count == 0 || a->weights != NULL);
 }
 
-/* Forward and backward over one layout whose first tokens are q0 and k0. */
+/* Forward over one layout whose first tokens are q0 and k0; backward too, where no state is kept. */
 static fv_status run_layout(apply *a, const fv_layout *layout, int64_t q0, int64_t k0, void *state)
 {
     fv_memory need;
     CLI_TRY(fv_attention_measure(a->op, layout, &need));
-    void *saved = a->dy != NULL ? fv_alloc(a->ctx, need.saved) : NULL;
+    bool backward = a->dy != NULL && state == NULL;
+    void *saved = backward ? fv_alloc(a->ctx, need.saved) : NULL;
     void *scratch = fv_alloc(a->ctx, need.scratch);
-    fv_status status = scratch == NULL || (a->dy != NULL && saved == NULL) ? FV_ERR_RESOURCE : FV_OK;
+    fv_status status = scratch == NULL || (backward && saved == NULL) ? FV_ERR_RESOURCE : FV_OK;
     int64_t q_at = q0 * a->H * a->d, k_at = k0 * a->G * a->d, v_at = k0 * a->G * a->dv,
             y_at = q0 * a->H * a->dv;
     fv_attention_io io = {.q = a->q + q_at,
@@ -159,10 +160,9 @@ static fv_status run_layout(apply *a, const fv_layout *layout, int64_t q0, int64
                           .state = state};
     if (status == FV_OK)
         status = fv_attention_forward(a->op, layout, &io, saved, scratch);
-    if (status == FV_OK && a->dy != NULL) {
+    if (status == FV_OK && backward) {
         fv_attention_grad grad = {
             .dy = a->dy + y_at, .dq = a->dq + q_at, .dk = a->dk + k_at, .dv = a->dv_out + v_at};
-        io.state = NULL;
         status = fv_attention_backward(a->op, layout, &io, &grad, saved, scratch);
     }
     fv_free(a->ctx, saved);
@@ -198,10 +198,11 @@ static fv_status compute(apply *a)
 {
     if (!allocate_outputs(a))
         return cli_fail(FV_ERR_RESOURCE, "out of memory for the outputs");
-    if (a->states == NULL)
-        CLI_TRY(run_layout(a, &a->layout, 0, 0, NULL));
-    else
+    if (a->states != NULL)
         CLI_TRY(run_streams(a));
+    /* Gradients are of the whole sequences, which begin here: --state-in and dy exclude each other. */
+    if (a->states == NULL || a->dy != NULL)
+        CLI_TRY(run_layout(a, &a->layout, 0, 0, NULL));
     return a->row_count > 0 ? run_rows(a) : FV_OK;
 }
 

@@ -529,6 +529,13 @@ def law_state_refused(run, rng):
         assert code == expected, "%s %s: exit %d, expected %d: %s" % (kind, words, code, expected, message)
     code = run.apply(dict(t, dy=t["v"][:, [0, 0, 1, 1]]), "favor+", "--causal", "--projection-seed", 1, "--state-in", state)[1]
     assert code == 2, "gradients through a state: exit %d" % code
+    graded = dict(t, dy=t["v"][:, [0, 0, 1, 1]])
+    end = run.path("end")
+    plain = run.apply(graded, "favor+", "--causal", "--projection-seed", 1)[0]
+    got, code, message = run.apply(graded, "favor+", "--causal", "--projection-seed", 1, "--state-out", end)
+    assert code == 0, message
+    assert all(np.array_equal(got[name], plain[name]) for name in plain), "gradients beside a state"
+    assert open(end, "rb").read() == open(state, "rb").read(), "a state beside gradients"
     two = dict(t, offsets_q=np.array([0, 5, 12], np.int64))
     assert run.apply(two, "favor+", "--causal", "--projection-seed", 1, "--state-in", state)[1] == 3
     raw = open(state, "rb").read()
