@@ -11,6 +11,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef FV_SANITIZED
+#include <sanitizer/asan_interface.h>
+#endif
 
 static fv_context *make_context(int threads, const char *cpu)
 {
@@ -142,12 +145,17 @@ static void test_arena(void **state)
     double *b;
     fv_arena measure = fv_arena_measure();
     size_t need = lay_out(&measure, &a, &b);
-    assert_true(need == 64 + 128 && a == NULL && b == NULL);
+    assert_true(need == 64 + 128 + 2 * FV_RED_ZONE && a == NULL && b == NULL);
 
     char *memory = aligned_alloc(FV_ALIGN, need);
     fv_arena arena = fv_arena_over(memory, need);
     assert_int_equal(lay_out(&arena, &a, &b), need);
-    assert_true((char *)a == memory && (char *)b == memory + 64);
+    assert_true((char *)a == memory && (char *)b == memory + 64 + FV_RED_ZONE);
+#ifdef FV_SANITIZED
+    assert_false(__asan_address_is_poisoned(a + 4) || __asan_address_is_poisoned(b + 8));
+    assert_true(__asan_address_is_poisoned(a + 5) && __asan_address_is_poisoned(b - 1) &&
+                __asan_address_is_poisoned(b + 9));
+#endif
     assert_null(FV_PUSH(&arena, char, 1));
     assert_true(arena.used > arena.capacity);
 

@@ -84,7 +84,8 @@ fv_status fv_kz_step(const fv_attention *op, int64_t streams, const fv_attention
 {
     step_call step = {.states = states, .state_bytes = state_bytes};
     /* Streams are sequences of one token; their offsets are the first array of scratch (fv_kz_carve). */
-    int64_t *offsets = scratch;
+    fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
+    int64_t *offsets = FV_PUSH(&arena, int64_t, streams + 1);
     for (int64_t s = 0; s <= streams; s++)
         offsets[s] = s;
     fv_layout layout = {streams, offsets, NULL};

@@ -27,6 +27,8 @@ fv_block fv_pool_take_bytes(fv_pool *pool, size_t bytes)
     fv_pool_entry *entry = &pool->entries[at];
     memmove(entry + 1, entry, (size_t)(pool->count++ - at) * sizeof *entry);
     *entry = (fv_pool_entry){begin, end, 1};
+    if (pool->base != NULL)
+        fv_open(pool->base + begin, bytes);
     return (fv_block){begin, bytes};
 }
 
@@ -67,6 +69,8 @@ void fv_pool_give(fv_pool *pool, fv_block *block)
     *block = (fv_block){0};
     if (--entry->holders > 0)
         return;
+    if (pool->base != NULL)
+        fv_seal(pool->base + entry->begin, entry->end - entry->begin);
     int after = (int)(pool->entries + --pool->count - entry);
     memmove(entry, entry + 1, (size_t)after * sizeof *entry);
 }

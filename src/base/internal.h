@@ -63,7 +63,7 @@ char *fv_strdup(fv_context *ctx, const char *text);
 /* ---- arena: carves one block into 64-byte aligned pieces -------------------------------------------- */
 
 /* With base NULL it only measures: pushes return NULL and `used` grows all the same, so that one function
- * both measures a memory and lays it out. */
+ * both measures a memory and lays it out. Builds with AddressSanitizer put a red zone behind every object. */
 typedef struct fv_arena {
     char *base;
     size_t used, capacity; /* capacity is not checked when measuring */
@@ -75,6 +75,21 @@ fv_arena fv_arena_over(void *base, size_t capacity);
 /* count elements; NULL when measuring or when it does not fit (then used > capacity). */
 void *fv_arena_push(fv_arena *arena, int64_t count, size_t element);
 #define FV_PUSH(arena, type, count) ((type *)fv_arena_push((arena), (count), sizeof(type)))
+
+#ifndef __has_feature
+#define __has_feature(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+#define FV_SANITIZED
+enum { FV_RED_ZONE = FV_ALIGN };
+#else
+enum { FV_RED_ZONE = 0 };
+#endif
+
+/* For AddressSanitizer, which knows blocks of the heap but not what we carve out of them; elsewhere nothing.
+ * Sealed bytes must not be touched until they are opened. */
+void fv_seal(void *memory, size_t bytes);
+void fv_open(void *memory, size_t bytes);
 
 /* ---- parallel loops -------------------------------------------------------------------------------- */
 

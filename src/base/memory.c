@@ -2,6 +2,13 @@
 #include "base/internal.h"
 #include <string.h>
 
+#ifdef FV_SANITIZED
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(memory, bytes)   ((void)(memory), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(memory, bytes) ((void)(memory), (void)(bytes))
+#endif
+
 /* Every block carries its size in front, so that freeing can count it back. */
 typedef struct header {
     size_t bytes;
@@ -99,10 +106,23 @@ fv_arena fv_arena_over(void *base, size_t capacity)
 
 void *fv_arena_push(fv_arena *arena, int64_t count, size_t element)
 {
-    size_t begin = arena->used;
-    arena->used = fv_add_bytes(begin, fv_bytes(count, element));
+    size_t begin = arena->used, end = fv_add_bytes(begin, fv_bytes(count, element));
+    arena->used = fv_add_bytes(end, FV_RED_ZONE);
     arena->peak = FV_MAX(arena->peak, arena->used);
     if (arena->base == NULL || arena->used > arena->capacity)
         return NULL;
+    size_t bytes = (size_t)count * element; /* the rounding up to FV_ALIGN belongs to the zone */
+    fv_open(arena->base + begin, bytes);
+    fv_seal(arena->base + begin + bytes, arena->used - begin - bytes);
     return arena->base + begin;
+}
+
+void fv_seal(void *memory, size_t bytes)
+{
+    ASAN_POISON_MEMORY_REGION(memory, bytes);
+}
+
+void fv_open(void *memory, size_t bytes)
+{
+    ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
 }
