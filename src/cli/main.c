@@ -42,6 +42,7 @@ static void say(const char *format, va_list args)
     fputc('\n', stderr);
 }
 
+#undef cli_fail
 fv_status cli_fail(fv_status status, const char *format, ...)
 {
     va_list args;

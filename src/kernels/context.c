@@ -169,6 +169,7 @@ void fv_context_kernels(const fv_context *ctx, void (*visit)(void *user, const c
         visit(user, name, set);
 }
 
+#undef fv_fail
 fv_status fv_fail(fv_context *ctx, fv_status status, const char *format, ...)
 {
     char text[sizeof ctx->message];
