@@ -408,6 +408,31 @@ static void in_place(void **state)
     }
 }
 
+/* A first key beyond any exponent weighs nothing: what follows is as if it were not there. */
+static void a_first_key_out_of_range(void **state)
+{
+    static const int64_t L = 30, rest = 29;
+    fv_attention_options o;
+    (void)state;
+    fv_attention_options_init(&o);
+    o.kind = "favor+", o.heads = 2, o.kv_heads = 1, o.dim = 8, o.value_dim = 5, o.causal = 1, o.features = 16;
+    problem_shape shape = {.sequences = 1, .queries = &L, .seed = 23};
+    problem *p = problem_make(ctx, &o, &shape);
+    shape.queries = &rest;
+    problem *q = problem_make(ctx, &o, &shape);
+    take_tokens(q, p, 1, rest);
+    for (int64_t c = 0; c < problem_row_k(p); c++)
+        p->k[c] = 1e30f;
+    problem_forward(p, false);
+    problem_forward(q, false);
+    worst w = {0};
+    for (int64_t i = 0; i < rest * 10; i++)
+        worst_update(&w, (double)p->y[10 + i], (double)q->y[i], 4, i); /* values reach 4 */
+    worst_check(&w, 8, "behind a first key out of range", p);
+    problem_free(p);
+    problem_free(q);
+}
+
 /* ---- rows of the matrix -------------------------------------------------------------------------- */
 
 /* Row i of head h: one in sum, zero where it may not look, the specification's entries, and times V it is y.
@@ -596,14 +621,23 @@ static void no_call_allocates(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(causality),     cmocka_unit_test(poison_reaches_who_sees_it),
-        cmocka_unit_test(packing),       cmocka_unit_test(threads),
-        cmocka_unit_test(linear_in_v),   cmocka_unit_test(constant_v),
-        cmocka_unit_test(permutations),  cmocka_unit_test(huge_inputs),
-        cmocka_unit_test(identity_is_v), cmocka_unit_test(gradients_are_added),
-        cmocka_unit_test(in_place),      cmocka_unit_test(matrix_rows),
-        cmocka_unit_test(work),          cmocka_unit_test(causal_skips_half),
-        cmocka_unit_test(memory),        cmocka_unit_test(no_call_allocates),
+        cmocka_unit_test(causality),
+        cmocka_unit_test(poison_reaches_who_sees_it),
+        cmocka_unit_test(packing),
+        cmocka_unit_test(threads),
+        cmocka_unit_test(linear_in_v),
+        cmocka_unit_test(constant_v),
+        cmocka_unit_test(permutations),
+        cmocka_unit_test(huge_inputs),
+        cmocka_unit_test(a_first_key_out_of_range),
+        cmocka_unit_test(identity_is_v),
+        cmocka_unit_test(gradients_are_added),
+        cmocka_unit_test(in_place),
+        cmocka_unit_test(matrix_rows),
+        cmocka_unit_test(work),
+        cmocka_unit_test(causal_skips_half),
+        cmocka_unit_test(memory),
+        cmocka_unit_test(no_call_allocates),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
