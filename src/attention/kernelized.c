@@ -240,7 +240,7 @@ static void rescale(const fv_kz_call *call, fv_kz_state *state, const float *fac
 }
 
 /* Raises the state's exponents to those of the chunk's first key, whose log2-features are u + bias. Exponents
- * stay within +-2^20, where floats hold integers exactly with room to add; a NaN or infinite key changes
+ * stay within +-2^20, where floats hold integers exactly with room to add; a NaN changes
  * none. */
 static void raise_exponents(const fv_kz_call *call, fv_kz_work *w, const float *u, float bias)
 {
@@ -248,8 +248,8 @@ static void raise_exponents(const fv_kz_call *call, fv_kz_work *w, const float *
     bool changed = false;
     for (int64_t f = 0; f < call->r; f++) {
         float first = ceilf(u[f] + bias), old = state->e[f];
-        bool usable = first >= -0x1p20f && first <= 0x1p20f;
-        float raised = !usable ? old : state->tokens == 0 ? first : FV_MAX(old, first);
+        first = isnan(first) ? old : FV_MIN(FV_MAX(first, -0x1p20f), 0x1p20f);
+        float raised = state->tokens == 0 ? first : FV_MAX(old, first);
         w->factor[f] = exp2f(old - raised);
         state->e[f] = raised;
         changed |= raised != old;
@@ -361,7 +361,9 @@ void fv_kz_normalise(const fv_kz_call *call, fv_kz_work *w, int64_t n)
             w->inv[i] = unit;
             w->pass[i] = 0.0f;
         } else {
-            guard(o->denominator, w->den[i], (float)o->denominator_value / unit, &w->inv[i], &w->pass[i]);
+            /* The unit may underflow; a constant of 0 stays 0 all the same. */
+            float x = o->denominator_value > 0 ? (float)o->denominator_value / unit : 0.0f;
+            guard(o->denominator, w->den[i], x, &w->inv[i], &w->pass[i]);
         }
     }
 }
