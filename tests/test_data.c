@@ -518,10 +518,12 @@ static void the_baseline_is_laplaces(void **state)
     int64_t counts[512] = {[0] = 70, [1] = 5}, correct = 10;
     int32_t targets[] = {0, -1, 1, 2, 26, 0};
     fv_batch batch = {.tokens = 6, .sequences = 1, .targets = targets, .predicted = 5};
+    int64_t tokens = 100;
     double loss = 1;
-    fv_empirical_add(protein, counts, &batch, &loss, &correct);
+    fv_empirical_add(protein, counts, &batch, &tokens, &loss, &correct);
     double total = 70 + 5 + 25;
-    double expected = 1 - 2 * log(71 / total) - log(6 / total) - 2 * log(1 / total);
+    double expected = 1 - 2 * log(71 / total) - log(6 / total) - log(1 / total); /* 26, end, is left out */
+    assert_int_equal(tokens, 104);
     assert_true(fabs(loss - expected) < 1e-12);
     assert_int_equal(correct, 12);
 }

@@ -222,7 +222,7 @@ static void evaluation_beats_the_baseline(void **state)
     (void)state;
     fv_metrics model, empirical, all;
     expect_ok(fv_evaluate(ctx, scratch_path("learn"), NULL, 0, FV_SPLIT_VALID, NULL, &model, &empirical));
-    assert_true(model.tokens > 0 && model.tokens == empirical.tokens);
+    assert_true(empirical.tokens > 0 && model.tokens > empirical.tokens); /* ends are not letters */
     assert_true(model.loss < empirical.loss - 0.2);
     const char *files[] = {scratch_path("proteins.fasta")};
     expect_ok(fv_evaluate(ctx, scratch_path("learn"), files, 1, FV_SPLIT_ALL, NULL, &all, &empirical));

@@ -103,11 +103,11 @@ FV_API FV_NODISCARD fv_status fv_data_scan(fv_data *data, fv_data_summary *summa
  * call. Masks depend on (seed, split, index) only. */
 FV_API FV_NODISCARD fv_status fv_data_batch(fv_data *data, fv_split split, int64_t index, fv_batch *batch);
 
-/* Unigram baseline: Laplace-smoothed frequencies of the training letters (alpha 1, letters only), held
- * against the targets of a batch. Adds to *loss (nats) and *correct. Targets that are special tokens
- * (end) count with the smoothed frequency of 1 / (total + letters). */
+/* Unigram baseline: Laplace-smoothed frequencies of the training letters (alpha 1), held against the targets
+ * of a batch that are letters: special tokens (end) have no frequency and are left out, as in the paper. Adds to
+ * *tokens (targets counted), *loss (nats) and *correct. */
 FV_API void fv_empirical_add(const fv_tokenizer *tokenizer, const int64_t *counts, const fv_batch *batch,
-                             double *loss, int64_t *correct);
+                             int64_t *tokens, double *loss, int64_t *correct);
 
 #ifdef __cplusplus
 }

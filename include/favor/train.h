@@ -66,7 +66,7 @@ FV_API FV_NODISCARD fv_status fv_train(fv_context *ctx, const fv_config *config,
 
 /* Evaluates the best model of a run, or the last one if none was evaluated, on files (reader, task and
  * masking as trained; file_count 0: the files it was trained on), beside the unigram baseline of its training
- * data. */
+ * data (letters only: *empirical counts fewer tokens than *model where ends of sequences are predicted). */
 FV_API FV_NODISCARD fv_status fv_evaluate(fv_context *ctx, const char *directory, const char *const *files,
                                           int64_t file_count, fv_split split, const fv_observer *observer,
                                           fv_metrics *model, fv_metrics *empirical);

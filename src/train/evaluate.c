@@ -47,10 +47,9 @@ fv_status fv_evaluate_split(fv_context *ctx, fv_model *model, fv_data *data, fv_
         TRY(fv_model_evaluate(model, &batch, &sums->loss, &sums->correct));
         sums->tokens += batch.predicted;
         sums->seen += batch.tokens;
-        if (counts != NULL) {
-            fv_empirical_add(tokenizer, counts, &batch, &empirical->loss, &empirical->correct);
-            empirical->tokens += batch.predicted;
-        }
+        if (counts != NULL)
+            fv_empirical_add(tokenizer, counts, &batch, &empirical->tokens, &empirical->loss,
+                             &empirical->correct);
         report(&r, i + 1, limit, sums);
         if (i + 1 != limit && asked_to_stop(observer))
             return fv_fail(ctx, FV_STOPPED, "stopped after %lld batches", (long long)(i + 1));
