@@ -303,6 +303,13 @@ void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, in
         rescale(call, state, w->factor);
 }
 
+void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t width, int64_t next,
+                 int64_t end)
+{
+    if (next < end)
+        call->kr->prefetch_rows(FV_MIN(call->C, end - next), width, x + next * ldx, ldx);
+}
+
 /* ---- queries ------------------------------------------------------------------------------------------ */
 
 void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)

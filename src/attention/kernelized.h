@@ -117,6 +117,10 @@ void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, i
 /* S += k^T v, z += sum k over the first n keys in w->k; then z_f is brought back to [1, 2) where it grew
  * large. */
 void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
+/* Brings the next C rows of x, from row `next` on and before `end`, on their way while this chunk is worked on: rows of one
+ * head lie far apart, where the processor does not foresee them. */
+void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t width, int64_t next,
+                 int64_t end);
 /* w->inv = 1 / guarded normaliser, from w->den; w->pass = derivative of the guarded one by the plain one. */
 void fv_kz_normalise(const fv_kz_call *call, fv_kz_work *w, int64_t n);
 /* w->a = lower triangle of q k^T (0 above), row sums added to w->den. */

@@ -276,6 +276,8 @@ static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_k
     for (int64_t t = 0; t < h->nq; t += call->C) {
         int64_t n = FV_MIN(call->C, h->nq - t);
         fv_kz_queries(call, h, w, t, n);
+        fv_kz_fetch(call, h->q, call->ldq, call->d, t + n, h->nq);
+        fv_kz_fetch(call, h->dy, call->ldy, call->dv, t + n, h->nq);
         kr->row_dots(n, call->r, 1.0f, w->q, call->r, w->state.z, 0, 0.0f, w->den);
         fv_kz_normalise(call, w, n);
         scaled_dy(call, h, w, t, n);
@@ -288,6 +290,8 @@ static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_k
     for (int64_t t = 0; t < h->nk; t += call->C) {
         int64_t n = FV_MIN(call->C, h->nk - t);
         final_keys(call, h, w, t, n);
+        fv_kz_fetch(call, h->k, call->ldk, call->d, t + n, h->nk);
+        fv_kz_fetch(call, h->v, call->ldv, call->dv, t + n, h->nk);
         key_term_of_state(call, h, w, t, n);
         key_gradient(call, h, w, t, n);
         value_gradient(call, h, w, t, n, false);

@@ -42,8 +42,11 @@ static int64_t causal_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_w
     int64_t r = call->r, dv = call->dv;
     float *y = h->y + begin * call->ldy;
     int64_t taken = fv_kz_keys(call, h, w, begin, n);
+    fv_kz_fetch(call, h->k, call->ldk, call->d, begin + taken, h->nk);
+    fv_kz_fetch(call, h->v, call->ldv, dv, begin + taken, h->nk);
     /* All n rows go through the products, whatever was taken: equal shapes give equal bits. */
     fv_kz_queries(call, h, w, begin, n);
+    fv_kz_fetch(call, h->q, call->ldq, call->d, begin + taken, h->nk);
     kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
     fv_kz_scores(call, w, n);
     fv_kz_normalise(call, w, n);
@@ -73,6 +76,8 @@ static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_k
     int64_t r = call->r, dv = call->dv;
     for (int64_t t = 0; t < h->nk;) {
         int64_t taken = fv_kz_keys(call, h, w, t, FV_MIN(call->C, h->nk - t));
+        fv_kz_fetch(call, h->k, call->ldk, call->d, t + taken, h->nk);
+        fv_kz_fetch(call, h->v, call->ldv, dv, t + taken, h->nk);
         fv_kz_absorb(call, h, w, t, taken);
         t += taken;
     }
@@ -84,6 +89,7 @@ static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_k
         int64_t n = FV_MIN(call->C, h->nq - t);
         float *y = h->y + t * call->ldy;
         fv_kz_queries(call, h, w, t, n);
+        fv_kz_fetch(call, h->q, call->ldq, call->d, t + n, h->nq);
         kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
         fv_kz_normalise(call, w, n);
         kr->gemm('N', 'N', n, dv, r, 1.0f, w->q, r, w->state.S, dv, 0.0f, y, call->ldy);

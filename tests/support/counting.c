@@ -24,6 +24,7 @@ COUNTED(void, gemv,
 COUNTED(void, fill, (int64_t n, float value, float *y), (n, value, y), n)
 COUNTED(void, copy_rows, (int64_t n, int64_t c, const float *x, int64_t ldx, float *y, int64_t ldy),
         (n, c, x, ldx, y, ldy), n *c)
+COUNTED(void, prefetch_rows, (int64_t n, int64_t c, const float *x, int64_t ldx), (n, c, x, ldx), n)
 COUNTED(void, transpose, (int64_t n, int64_t c, const float *x, int64_t ldx, float *y, int64_t ldy),
         (n, c, x, ldx, y, ldy), n *c)
 COUNTED(void, scale, (int64_t n, float alpha, const float *x, float *y), (n, alpha, x, y), n)
@@ -121,6 +122,7 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     out->gemv = counted_gemv;
     out->fill = counted_fill;
     out->copy_rows = counted_copy_rows;
+    out->prefetch_rows = counted_prefetch_rows;
     out->transpose = counted_transpose;
     out->scale = counted_scale;
     out->axpy = counted_axpy;

@@ -97,6 +97,11 @@ static void call_copy_rows(const fv_kernels *k, operands *o)
     k->copy_rows(o->n, o->c, o->in[0], o->ld, o->out[0], o->ld);
 }
 
+static void call_prefetch_rows(const fv_kernels *k, operands *o)
+{
+    k->prefetch_rows(o->n, o->c, o->in[0], o->ld);
+}
+
 static void call_transpose(const fv_kernels *k, operands *o)
 {
     k->transpose(o->n, o->c, o->in[0], o->ld, o->out[0], o->n);
@@ -483,6 +488,7 @@ const kernel_case kernel_cases[] = {
     {CALL(gemv), .in = "RNC", .out = "NC", .variants = 4, PREPARE(gemv)},
     {CALL(fill), .in = "", .out = "d", .variants = 1, SELF},
     {CALL(copy_rows), .in = "R", .out = "r", .variants = 1, SELF},
+    {CALL(prefetch_rows), .in = "R", .out = "", .variants = 1, SELF},
     {CALL(transpose), .in = "R", .out = "d", .variants = 1, SELF},
     {CALL(scale), .in = "D", .out = "d", .variants = 1, .in_place = 1},
     {CALL(axpy), .in = "D", .out = "D", .variants = 1},
