@@ -80,19 +80,6 @@ fv_attention_io fv_exact_resolve(const fv_attention *op, const fv_attention_io *
     return r;
 }
 
-int64_t fv_exact_locate(const int64_t *offsets, int64_t count, int64_t index)
-{
-    int64_t low = 0, high = count; /* offsets[low] <= index < offsets[high] */
-    while (high - low > 1) {
-        int64_t middle = low + (high - low) / 2;
-        if (offsets[middle] <= index)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 static void measure(const fv_attention *op, const fv_layout *layout, fv_memory *need)
 {
     int64_t queries = layout->offsets_q[layout->sequences], floats;
@@ -103,7 +90,7 @@ static void measure(const fv_attention *op, const fv_layout *layout, fv_memory *
 static double flop(const fv_attention *op, const fv_layout *layout)
 {
     const fv_attention_options *o = &op->options;
-    const int64_t *offsets_k = fv_exact_key_offsets(layout);
+    const int64_t *offsets_k = fv_layout_keys(layout);
     double pairs = 0;
     for (int64_t s = 0; s < layout->sequences; s++)
         pairs += (double)(layout->offsets_q[s + 1] - layout->offsets_q[s]) *
@@ -127,8 +114,8 @@ static void matrix_row(const rows_call *c, int64_t h, int64_t row, float *w)
 {
     const fv_attention_options *o = &c->op->options;
     const fv_kernels *kr = c->op->ctx->kernels;
-    const int64_t *offsets_k = fv_exact_key_offsets(c->layout);
-    int64_t s = fv_exact_locate(c->layout->offsets_q, c->layout->sequences, row);
+    const int64_t *offsets_k = fv_layout_keys(c->layout);
+    int64_t s = fv_offsets_locate(c->layout->offsets_q, c->layout->sequences, row);
     int64_t begin = offsets_k[s], visible = offsets_k[s + 1] - begin;
     if (o->causal)
         visible = FV_MIN(visible, row - c->layout->offsets_q[s] + 1);

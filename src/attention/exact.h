@@ -41,13 +41,6 @@ void fv_exact_attend(const fv_attention *op, const fv_exact_rows *r, fv_exact_ti
 float fv_exact_score_factor(const fv_attention *op);
 /* io with strides of 0 replaced by the dense ones. */
 fv_attention_io fv_exact_resolve(const fv_attention *op, const fv_attention_io *io);
-/* The last i of offsets [count + 1] with offsets[i] <= index: who holds item `index`. */
-int64_t fv_exact_locate(const int64_t *offsets, int64_t count, int64_t index);
-static inline const int64_t *fv_exact_key_offsets(const fv_layout *layout)
-{
-    return layout->offsets_k != NULL ? layout->offsets_k : layout->offsets_q;
-}
-
 /* A stream's memory: this header, keys [capacity][G][d], values [capacity][G][dv], each 64-byte aligned. */
 typedef struct fv_exact_state {
     int64_t tokens, capacity;

@@ -67,7 +67,7 @@ static float *shift(float *x, int64_t floats)
 static head_view view_head(const backward_call *c, int64_t s, int64_t h)
 {
     const fv_attention_options *o = &c->op->options;
-    const int64_t *offsets_q = c->layout->offsets_q, *offsets_k = fv_exact_key_offsets(c->layout);
+    const int64_t *offsets_q = c->layout->offsets_q, *offsets_k = fv_layout_keys(c->layout);
     int64_t g = h * o->kv_heads / o->heads, all = offsets_q[c->layout->sequences];
     int64_t q_at = offsets_q[s] * c->io.q_stride + h * o->dim;
     int64_t k_at = offsets_k[s] * c->io.k_stride + g * o->dim;

@@ -203,7 +203,7 @@ size_t fv_exact_forward_bytes(const fv_attention *op, const fv_layout *layout)
 static void find_keys(const forward_call *c, int64_t s, int64_t g, fv_exact_rows *r, int64_t *past)
 {
     const fv_attention_options *o = &c->op->options;
-    int64_t begin = fv_exact_key_offsets(c->layout)[s];
+    int64_t begin = fv_layout_keys(c->layout)[s];
     *past = 0;
     r->ldk = c->io.k_stride, r->ldv = c->io.v_stride;
     r->k = c->io.k + begin * r->ldk + g * o->dim;
@@ -220,8 +220,8 @@ static void forward_task(void *arg, int64_t index, int worker)
 {
     const forward_call *c = arg;
     const fv_attention_options *o = &c->op->options;
-    const int64_t *offsets_k = fv_exact_key_offsets(c->layout);
-    int64_t s = fv_exact_locate(c->first, c->layout->sequences, index);
+    const int64_t *offsets_k = fv_layout_keys(c->layout);
+    int64_t s = fv_offsets_locate(c->first, c->layout->sequences, index);
     int64_t groups = (c->first[s + 1] - c->first[s]) / o->heads;
     int64_t h = (index - c->first[s]) / groups;
     int64_t i = (groups - 1 - (index - c->first[s]) % groups) * c->tiles.group; /* causal: longest first */

@@ -5,11 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-const int64_t *fv_layout_keys(const fv_layout *layout)
-{
-    return layout->offsets_k != NULL ? layout->offsets_k : layout->offsets_q;
-}
-
 fv_status fv_kz_check(fv_attention *op)
 {
     fv_attention_options *o = &op->options;

@@ -81,19 +81,6 @@ static void group_rows(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *
     kr->scale_rows(n, keys, w->inv, out, stride, 0, out, stride);
 }
 
-static int64_t sequence_of(const fv_layout *layout, int64_t token)
-{
-    int64_t low = 0, high = layout->sequences;
-    while (high - low > 1) {
-        int64_t middle = low + (high - low) / 2;
-        if (layout->offsets_q[middle] <= token)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 /* One task: up to GROUP listed rows of one head, cut where the sequence changes or the order falls. */
 static void weights_task(void *arg, int64_t index, int worker)
 {
@@ -105,7 +92,8 @@ static void weights_task(void *arg, int64_t index, int worker)
     int64_t first = index % groups * GROUP, last = FV_MIN(first + GROUP, weights->n);
     int64_t reach = FV_MIN(GROUP, call->C);
     for (int64_t i = first; i < last;) {
-        int64_t s = sequence_of(layout, weights->rows[i]), local[GROUP], n = 0;
+        int64_t s = fv_offsets_locate(layout->offsets_q, layout->sequences, weights->rows[i]), local[GROUP],
+                n = 0;
         int64_t q0 = layout->offsets_q[s], k0 = fv_layout_keys(layout)[s];
         fv_kz_head h = fv_kz_head_of(call, s, weights->head < 0 ? slot : weights->head);
         float *out = weights->weights + (slot * weights->n + i) * weights->stride;

@@ -40,6 +40,15 @@ struct fv_mechanism {
                       size_t state_bytes, void *scratch);
 };
 
+/* Offsets of the keys of a layout. */
+static inline const int64_t *fv_layout_keys(const fv_layout *layout)
+{
+    return layout->offsets_k != NULL ? layout->offsets_k : layout->offsets_q;
+}
+
+/* The place p < count with offsets[p] <= index < offsets[p + 1]: the sequence of a token. */
+int64_t fv_offsets_locate(const int64_t *offsets, int64_t count, int64_t index);
+
 const fv_mechanism *fv_mechanism_find(const char *name); /* NULL: unknown */
 
 #endif

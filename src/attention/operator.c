@@ -170,6 +170,19 @@ static fv_status check_layout(const fv_attention *op, const fv_layout *layout)
     return FV_OK;
 }
 
+int64_t fv_offsets_locate(const int64_t *offsets, int64_t count, int64_t index)
+{
+    int64_t low = 0, high = count; /* offsets[low] <= index < offsets[high] */
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (offsets[middle] <= index)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static int64_t query_tokens(const fv_layout *layout)
 {
     return layout->offsets_q[layout->sequences];
@@ -177,7 +190,7 @@ static int64_t query_tokens(const fv_layout *layout)
 
 static int64_t key_tokens(const fv_layout *layout)
 {
-    return (layout->offsets_k != NULL ? layout->offsets_k : layout->offsets_q)[layout->sequences];
+    return fv_layout_keys(layout)[layout->sequences];
 }
 
 /* A tensor of `tokens` rows of `row` floats: there, and its stride wide enough. */

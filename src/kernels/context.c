@@ -26,8 +26,7 @@ void fv_context_options_init(fv_context_options *options)
 }
 
 /* Large blocks stand on huge pages where the system has them: a product that strides through a long sequence
- * meets a new page every few rows. Worth 2 to 3 per cent of attention at d_model 512; only a wish, so its
- * result is not asked. */
+ * meets a new page every few rows. Only a wish, so its result is not asked. */
 static void *default_alloc(void *user, size_t bytes)
 {
     (void)user;
