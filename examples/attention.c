@@ -39,14 +39,15 @@ static fv_status forward_backward(fv_context *ctx, const fv_attention *op, const
 {
     fv_attention_info info;
     fv_attention_get_info(op, &info);
-    float *projection = fv_alloc(ctx, (size_t)info.projection_floats * sizeof(float));
+    float *projection = fv_alloc(ctx, (size_t)info.drawn_floats * sizeof(float));
     void *saved = fv_alloc(ctx, need->saved), *scratch = fv_alloc(ctx, need->scratch);
     fv_status status = FV_ERR_RESOURCE;
     if (projection != NULL && saved != NULL && scratch != NULL)
         status = fv_attention_draw(op, 42, 0, projection);
 
     fv_attention_io io = {.q = tensors, .k = tensors + FLOATS, .v = tensors + 2 * FLOATS};
-    io.y = tensors + 3 * FLOATS, io.projection = projection;
+    io.y = tensors + 3 * FLOATS;
+    fv_attention_bind_drawn(op, projection, &io);
     if (status == FV_OK)
         status = fv_attention_forward(op, layout, &io, saved, scratch);
 

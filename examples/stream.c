@@ -27,7 +27,7 @@ static fv_status step(stream *s, int64_t t, float y[WIDTH])
         k[i] = (float)((t * 5 + i) % 13) / 13.0f;
         v[i] = (float)((t + i) % 17) / 17.0f;
     }
-    const fv_attention_io io = {.q = q, .k = k, .v = v, .y = y, .projection = s->projection};
+    const fv_attention_io io = {.q = q, .k = k, .v = v, .y = y, .input = {s->projection}};
     return fv_attention_step(s->op, 1, &io, s->state, s->state_bytes, s->scratch);
 }
 
@@ -62,7 +62,7 @@ static fv_status run(fv_context *ctx, fv_attention *op)
     fv_attention_info info;
     fv_attention_get_info(op, &info);
 
-    float *projection = fv_alloc(ctx, (size_t)info.projection_floats * sizeof(float));
+    float *projection = fv_alloc(ctx, (size_t)info.drawn_floats * sizeof(float));
     void *state = fv_alloc(ctx, need.state), *kept = fv_alloc(ctx, need.state);
     void *scratch = fv_alloc(ctx, need.scratch);
     status = FV_ERR_RESOURCE;

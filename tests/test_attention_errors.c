@@ -256,7 +256,8 @@ static void missing_tensors(void **state)
         static const char *const words[] = {"q is", "k is", "v is", "y is", "projection"};
         problem *p = small("favor+", 1);
         fv_attention_io io = problem_io(p);
-        const float **inputs[] = {&io.q, &io.k, &io.v, (const float **)(void *)&io.y, &io.projection};
+        const float **inputs[] = {&io.q, &io.k, &io.v, (const float **)(void *)&io.y,
+                                  &io.input[FV_INPUT_PROJECTION]};
         *inputs[which] = NULL;
         refused(fv_attention_forward(p->op, &p->layout, &io, NULL, p->scratch), FV_ERR_USAGE, words[which]);
         problem_free(p);
@@ -290,10 +291,10 @@ static void backward_calls(void **state)
     without_y.y = NULL;
     refused(fv_attention_backward(p->op, &p->layout, &without_y, &grad, p->saved, p->scratch), FV_ERR_USAGE,
             "y is");
-    grad.d_projection = p->dk;
+    grad.d_input[FV_INPUT_PROJECTION] = p->dk;
     refused(fv_attention_backward(p->op, &p->layout, &io, &grad, p->saved, p->scratch), FV_ERR_USAGE,
             "projection");
-    grad.d_projection = NULL;
+    grad.d_input[FV_INPUT_PROJECTION] = NULL;
     grad.in_place = 1;
     refused(fv_attention_backward(p->op, &p->layout, &io, &grad, p->saved, p->scratch), FV_ERR_USAGE,
             "in-place");
@@ -422,7 +423,7 @@ static fv_status create_and_draw(fv_context *with, void *kind)
     fv_status status = FV_OK;
     fv_attention_info info;
     fv_attention_get_info(op, &info);
-    if (info.projection_floats > 0)
+    if (info.drawn_floats > 0)
         status = fv_attention_draw(op, 1, 0, w);
     fv_attention_destroy(op);
     return status;

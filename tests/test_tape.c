@@ -540,7 +540,7 @@ typedef struct attention_case {
 static void record_attention(void *arg)
 {
     const attention_case *c = arg;
-    fv_attention_call call = {.op = c->op, .layout = &c->layout, .projection = c->projection};
+    fv_attention_call call = {.op = c->op, .layout = &c->layout, .drawn = c->projection};
     end(fv_tape_attention(&bench.tape, input(ROWS, c->cols, c->qkv), &call));
 }
 
@@ -558,7 +558,7 @@ static void call_directly(const attention_case *c, const fv_attention_info *info
                           .k = c->qkv + k,
                           .v = c->qkv + v,
                           .y = y,
-                          .projection = c->projection,
+                          .input = {c->projection},
                           .q_stride = c->cols,
                           .k_stride = c->cols,
                           .v_stride = c->cols};
@@ -579,7 +579,7 @@ static void check_attention(const char *kind, int causal, int64_t kv_heads)
     attention_case c = {.layout = {3, offsets, NULL}, .qkv = qkv, .cols = (4 + 2 * kv_heads) * 8};
     OK(fv_attention_create(&c.op, bench.ctx, &o));
     fv_attention_get_info(c.op, &info);
-    if (info.projection_floats > 0) {
+    if (info.drawn_floats > 0) {
         OK(fv_attention_draw(c.op, 1, 1, projection));
         c.projection = projection;
     }

@@ -11,7 +11,7 @@
  *     fv_memory need;
  *     fv_attention_measure(op, &layout, &need);       // bytes, before anything runs
  *     ... allocate saved and scratch (64-byte aligned), draw the projection ...
- *     fv_attention_io io = {.q = q, .k = k, .v = v, .y = y, .projection = w};
+ *     fv_attention_io io = {.q = q, .k = k, .v = v, .y = y, .input = {w}};   // FV_INPUT_PROJECTION
  *     fv_attention_forward(op, &layout, &io, saved, scratch);
  *
  * An fv_attention is immutable once created and may be used from many threads at once, each call
@@ -33,7 +33,10 @@ typedef enum fv_projection {
     FV_PROJECTION_DEFAULT = 0, /* orthogonal for softmax maps, none for generalized maps */
     FV_PROJECTION_NONE,        /* features act on x itself, m = d */
     FV_PROJECTION_IID,         /* rows ~ N(0, I_d) */
-    FV_PROJECTION_ORTHOGONAL   /* blocks of d Haar-orthogonal rows, last block truncated */
+    FV_PROJECTION_ORTHOGONAL,  /* blocks of d Haar-orthogonal rows, last block truncated */
+    FV_PROJECTION_HADAMARD,    /* blocks of three Hadamard-diagonal products, O(m log d) each token */
+    FV_PROJECTION_GIVENS,      /* blocks of random Givens rotations */
+    FV_PROJECTION_SIMPLEX      /* blocks whose directions form a randomly rotated simplex */
 } fv_projection;
 
 typedef enum fv_row_norms {
@@ -53,6 +56,21 @@ typedef enum fv_denominator {
     FV_DENOMINATOR_SIGN         /* max(|D|, X) with the sign of D (0 counts as positive) */
 } fv_denominator;
 
+/* Relative position by a Toeplitz matrix, T_ij = w[i - j]. */
+typedef enum fv_position_bias {
+    FV_POSITION_BIAS_NONE = 0,
+    FV_POSITION_BIAS_FASTRPB,    /* y += T v (Zubkov and Gavrilov 2022) */
+    FV_POSITION_BIAS_FASTRPB_2D, /* the same on an R x R raster, T = w[row i - row j] + w[col i - col j] */
+    FV_POSITION_BIAS_KERNEL      /* weights times exp(w[i - j]), normaliser too (Luo et al. 2021) */
+} fv_position_bias;
+
+/* Law of the degree n of a random Maclaurin feature. */
+typedef enum fv_rmf_law {
+    FV_RMF_GEOMETRIC = 0, /* p_n = (P-1) P^-(n+1), n = 0, 1, ...; P = rmf_parameter, default 2 */
+    FV_RMF_POISSON,       /* Poisson of mean rmf_parameter, default 1 */
+    FV_RMF_OPTIMAL        /* p_n ~ a_n mu^(n/2), least variance at mu = rmf_parameter, default 1 */
+} fv_rmf_law;
+
 typedef struct fv_attention_options {
     size_t size;              /* set by _init */
     const char *kind;         /* a name of fv_attention_kinds; no default */
@@ -69,6 +87,38 @@ typedef struct fv_attention_options {
     fv_denominator denominator;
     double denominator_value; /* X above */
     int64_t chunk;            /* tokens a causal chunk, >= 1; 0: the kind's choice */
+    int trainable_projection; /* 1: backward gives the gradient of the projection */
+
+    /* Constants of single feature maps. */
+    double tau;         /* rfa: kernel exp(q.k / tau^2); 0: 1 */
+    double psi;         /* favor++, favor#: frozen mean of |x + y|^2; < 0 (init): from each sequence */
+    fv_rmf_law rmf_law; /* rmf-*: law of the degrees, and its parameter, 0: the law's default */
+    double rmf_parameter;
+    int64_t rmf_max_degree; /* rmf-*: larger degrees are not drawn; 0: 20 */
+    int64_t rmf_rows;       /* rmf-*: rows of rmf_signs a head; 0: features * rmf_max_degree */
+    int64_t features_trig;  /* favor-hybrid: rows m2 of projection_trig; 0: features */
+    int64_t angle_rows;     /* favor-hybrid: rows n that estimate the angle; 0: 4 */
+
+    /* Patterns and baselines; 0 (window: < 0, init): the kind's default. */
+    int64_t window;  /* W: keys with |i-j| <= W */
+    int64_t stride;  /* S of strided */
+    int64_t block;   /* tokens a block: fixed, bigbird */
+    int64_t globals; /* first n tokens (longformer, bigbird); last n of every block (fixed); < 0: default */
+    int64_t random_blocks;   /* bigbird: random key blocks a query block; < 0: default */
+    int64_t buckets, rounds; /* reformer: hash buckets (even) and rounds */
+    int64_t projected;       /* linformer: k, rows of E and F */
+    int64_t max_tokens;      /* linformer: N, columns of E and F: the longest sequence */
+    uint64_t pattern_seed;   /* bigbird: seed of the random blocks */
+
+    /* Around attention. */
+    int gate;  /* RFA-GATE: S_t = g_t S_(t-1) + (1 - g_t) phi(k_t) v_t; causal, kernelized */
+    int decay; /* S_t = gamma_h S_(t-1) + phi(k_t) v_t; causal, kernelized */
+    fv_position_bias position_bias;
+    int64_t position_span; /* N (or R of fastrpb-2d): weights for offsets -(N-1) .. N-1 */
+    int64_t position_skip; /* first n tokens of every sequence (BOS, CLS) give and get no y += T v */
+    int ppsbn;             /* Macformer's pre- and post-scaling */
+    int rotary;            /* rotary positions on q and k */
+    double rotary_base;    /* 0: 10000 */
 } fv_attention_options;
 
 FV_API void fv_attention_options_init(fv_attention_options *options);
@@ -81,16 +131,61 @@ FV_API FV_NODISCARD fv_status fv_attention_create(fv_attention **op, fv_context 
 FV_API void fv_attention_destroy(fv_attention *op);
 
 /* The options with every default resolved; projection_rows m and feature count r of the kind (0 if it
- * has none); projection_floats = H*m*d floats that io.projection holds (0: it takes none). */
+ * has none); drawn_floats: floats of all its random inputs (0: it takes none), see fv_attention_draw. */
 typedef struct fv_attention_info {
     fv_attention_options options;
     int64_t projection_rows;
     int64_t feature_count;
-    int64_t projection_floats;
+    int64_t drawn_floats;
     int can_stream;  /* step and state work */
     int in_place_ok; /* backward may replace inputs by gradients (see fv_attention_grad) */
 } fv_attention_info;
 FV_API void fv_attention_get_info(const fv_attention *op, fv_attention_info *info);
+
+/* What an operator may take beside q, k and v. Which of them, and their shapes, depends on kind and options. */
+typedef enum fv_input {
+    FV_INPUT_PROJECTION = 0,  /* [H][m][d] rows omega */
+    FV_INPUT_PROJECTION_TRIG, /* [H][m2][d] favor-hybrid's second estimator */
+    FV_INPUT_ANGLE_ROWS,      /* [H][n][d] favor-hybrid's rows tau */
+    FV_INPUT_RMF_DEGREES,     /* [H][D] whole numbers */
+    FV_INPUT_RMF_SIGNS,       /* [H][rmf_rows][d] +-1, feature by feature, degree rows each */
+    FV_INPUT_LSH_ROTATIONS,   /* [rounds][d][buckets/2] */
+    FV_INPUT_PSI_DIAGONAL,    /* [H][d] favor#'s frozen diagonal; optional when bidirectional */
+    FV_INPUT_GATE,            /* [Tk][H] in (0,1) */
+    FV_INPUT_DECAY,           /* [H] in (0,1] */
+    FV_INPUT_POSITION_BIAS,   /* [H][2N-1] weight of offset i-j at i-j+N-1 */
+    FV_INPUT_BANDWIDTH,       /* [H][d] rfa's sigma; optional: 1 */
+    FV_INPUT_MAP_WEIGHT,      /* [H][d][d] hedgehog: y = W x; optional: the identity */
+    FV_INPUT_REBASED_GAMMA,   /* [H][d] optional: 1 */
+    FV_INPUT_REBASED_BETA,    /* [H][d] optional: 0 */
+    FV_INPUT_PPSBN_GAMMA,     /* [H] optional: 1 */
+    FV_INPUT_PPSBN_BETA,      /* [H][dv] optional: 1 */
+    FV_INPUT_LINFORMER_E,     /* [H][k][N] */
+    FV_INPUT_LINFORMER_F,     /* [H][k][N] */
+    FV_INPUT_COUNT
+} fv_input;
+
+typedef enum fv_input_role {
+    FV_ROLE_DRAWN,   /* random numbers of fv_attention_draw */
+    FV_ROLE_TRAINED, /* learned numbers */
+    FV_ROLE_TOKEN,   /* one row a key token, computed by the layer; has a gradient */
+    FV_ROLE_FROZEN   /* measured once, then constant */
+} fv_input_role;
+
+typedef struct fv_input_info {
+    const char *name; /* as `favor apply` calls it */
+    fv_input_role role;
+    int rank;
+    int64_t shape[3]; /* -1: key tokens of the call */
+    int64_t floats;   /* of the whole tensor; of one token for FV_ROLE_TOKEN */
+    int heads_first;  /* shape[0] is H: a file may hold one head's tensor for all */
+    int optional;     /* NULL in io stands for the default value */
+    int has_gradient; /* grad.d_input may be given */
+} fv_input_info;
+
+FV_API const char *fv_input_name(fv_input which);
+/* 1 and *info when the operator takes that input, else 0. */
+FV_API int fv_attention_input(const fv_attention *op, fv_input which, fv_input_info *info);
 
 /* Where sequences begin: sequence s holds query tokens offsets_q[s] .. offsets_q[s+1]-1. Offsets begin
  * at 0 and never decrease. offsets_k NULL: the same as offsets_q. Causal: equal lengths. */
@@ -114,31 +209,34 @@ FV_API FV_NODISCARD fv_status fv_attention_measure(const fv_attention *op, const
 /* Tensors of one call. Strides are floats from token to token; 0: dense. */
 typedef struct fv_attention_io {
     const float *q, *k, *v;
-    float *y;                /* overwritten by forward; read by backward of kinds other than the
+    float *y;                           /* overwritten by forward; read by backward of kinds other than the
                               * kernelized ones */
-    const float *projection; /* [H][m][d] when info.projection_floats > 0 */
+    const float *input[FV_INPUT_COUNT]; /* dense; NULL where the operator takes none (or its default) */
     int64_t q_stride, k_stride, v_stride, y_stride;
     void *state; /* causal kinds that stream: [sequences] states, each need.state bytes; continued
                   * and updated by forward. NULL: start empty, keep nothing */
 } fv_attention_io;
 
-/* Draws the projection of the operator: a pure function of (seed, draw). projection
- * [H][m][d]. draw counts redraws: draw d of seed s is the same on every machine. Heads are independent. */
+/* Draws the random inputs of the operator into drawn [info.drawn_floats], one behind the other in the order
+ * of fv_input: a pure function of (seed, draw). draw counts redraws: draw n of seed s is the same on every
+ * machine. Heads are independent. */
 FV_API FV_NODISCARD fv_status fv_attention_draw(const fv_attention *op, uint64_t seed, uint64_t draw,
-                                                float *projection);
+                                                float *drawn);
+/* Points io->input at the parts of `drawn` (NULL: leaves io alone). */
+FV_API void fv_attention_bind_drawn(const fv_attention *op, const float *drawn, fv_attention_io *io);
 
 /* y = attention(q, k, v). saved may be NULL when no backward follows. No output depends on a later
  * token of a causal sequence, nor on another sequence, bitwise. Outputs may not alias inputs. */
 FV_API FV_NODISCARD fv_status fv_attention_forward(const fv_attention *op, const fv_layout *layout,
                                                    const fv_attention_io *io, void *saved, void *scratch);
 
-/* Gradients. dq, dk, dv, d_projection are ADDED to; NULL: not wanted. Strides as the inputs'.
+/* Gradients. dq, dk, dv, d_input are ADDED to; NULL: not wanted. Strides as the inputs'.
  * In place (info.in_place_ok): set in_place and dq == q, dk == k, dv == v; the gradients then REPLACE the
  * inputs, and dy may be the very array y. */
 typedef struct fv_attention_grad {
     const float *dy; /* [Tq][H][dv], stride of y */
     float *dq, *dk, *dv;
-    float *d_projection; /* [H][m][d]; maps that can train it, else must be NULL */
+    float *d_input[FV_INPUT_COUNT]; /* shaped as io.input; NULL where the input has no gradient */
     int in_place;
 } fv_attention_grad;
 
@@ -156,6 +254,7 @@ typedef struct fv_state_view {
     float *S;         /* [H][r][dv] */
     float *z;         /* [H][r] */
     float *exponent;  /* [H][r], integers */
+    double *decayed;  /* [H]: log2 of the factor the state's tokens put on whatever came before them */
     float *keys;      /* [capacity][G][d], first `tokens` valid; NULL for kernelized kinds */
     float *values;    /* [capacity][G][dv] */
     int64_t capacity;
@@ -203,7 +302,9 @@ typedef struct fv_attention_kind {
     const char *name, *summary, *paper;
     int kernelized; /* linear in L; has a feature map */
     int can_be_causal, can_stream;
-    int generalized; /* takes epsilon; projection none by default; scale 1 by default */
+    int generalized;            /* takes epsilon; projection none by default; scale 1 by default */
+    const char *why_not_causal; /* the reason, where can_be_causal is 0 */
+    const char *why_not_stream; /* the reason, where can_stream is 0 */
 } fv_attention_kind;
 
 FV_API int fv_attention_kind_count(void);

@@ -9,9 +9,12 @@ fv_status fv_kz_check(fv_attention *op)
 {
     fv_attention_options *o = &op->options;
     const fv_feature_map *map = op->mechanism->map;
+    if (map->unprojected && o->projection > FV_PROJECTION_NONE)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: takes no projection; leave --projection out",
+                       o->kind);
     if (o->projection == FV_PROJECTION_DEFAULT)
-        o->projection = map->generalized ? FV_PROJECTION_NONE : FV_PROJECTION_ORTHOGONAL;
-    if (o->projection == FV_PROJECTION_NONE && !map->generalized)
+        o->projection = map->generalized || map->unprojected ? FV_PROJECTION_NONE : FV_PROJECTION_ORTHOGONAL;
+    if (o->projection == FV_PROJECTION_NONE && !map->generalized && !map->unprojected)
         return fv_fail(op->ctx, FV_ERR_USAGE,
                        "attention %s: projection none is for the generalized maps; choose iid or "
                        "orthogonal",
@@ -29,8 +32,12 @@ fv_status fv_kz_check(fv_attention *op)
         double needed = ceil((double)o->dim * log((double)o->dim));
         o->features = FV_MAX(16, ((int64_t)needed + 15) / 16 * 16);
     }
+    if (o->gate || o->decay)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: gate and decay are not built yet", o->kind);
+    if (map->check != NULL)
+        TRY(map->check(op->ctx, o));
     op->m = o->projection == FV_PROJECTION_NONE ? o->dim : o->features;
-    op->r = map->feature_count(op->m);
+    op->r = map->feature_count(o, op->m);
     return FV_OK;
 }
 
@@ -72,9 +79,17 @@ static fv_kz_work carve_work(const fv_kz_call *call, fv_arena *arena, bool backw
     w.visible = FV_PUSH(arena, int64_t, C);
     w.factor = FV_PUSH(arena, float, r);
     w.state = push_state(call, arena);
+    const fv_feature_map *map = call->op->mechanism->map;
+    w.statistics = FV_PUSH(arena, float, call->statistics_floats);
+    if (map->coefficients)
+        w.c = FV_PUSH(arena, float, C *r);
     if (backward) {
+        if (map->coefficients)
+            w.gc = FV_PUSH(arena, float, C *r);
+        w.dump = FV_PUSH(arena, float, C * call->d);
         w.t = FV_PUSH(arena, float, C *r);
-        w.tmp = FV_PUSH(arena, float, C *r + C + r);
+        w.tmp =
+            FV_PUSH(arena, float, map->tmp_floats != NULL ? map->tmp_floats(&call->map, C) : C * r + C + r);
         w.p = FV_PUSH(arena, float, C *C);
         w.g = FV_PUSH(arena, float, C *dv);
         w.grad = push_state(call, arena);
@@ -87,11 +102,8 @@ static fv_kz_work carve_work(const fv_kz_call *call, fv_arena *arena, bool backw
 void fv_kz_carve(fv_kz_call *call, fv_arena *arena, bool backward)
 {
     const fv_attention *op = call->op;
-    bool projected = op->options.projection != FV_PROJECTION_NONE;
     call->steps = FV_PUSH(arena, int64_t, call->layout->sequences + 1);
-    call->wt = FV_PUSH(arena, float, projected ? call->H * op->m * call->d : 0);
-    if (!projected)
-        call->wt = NULL;
+    call->prepared = FV_PUSH(arena, float, call->H * call->prepared_floats);
     call->slots = FV_PUSH(arena, int64_t, call->layout->sequences + 1);
     fv_arena one = fv_arena_measure();
     (void)carve_work(call, &one, backward);
@@ -116,6 +128,20 @@ static fv_kz_call describe(const fv_attention *op, const fv_layout *layout)
     call.H = o->heads, call.G = o->kv_heads, call.d = o->dim, call.dv = o->value_dim, call.r = op->r;
     int64_t chunk = o->chunk > 0 ? o->chunk : o->causal ? FV_KZ_CHUNK : FV_KZ_TILE;
     call.C = FV_MIN(chunk, FV_KZ_CHUNK_MAX);
+    const fv_feature_map *map = op->mechanism->map;
+    call.map = (fv_map_params){.kernels = call.kr,
+                               .options = o,
+                               .d = o->dim,
+                               .m = op->m,
+                               .r = op->r,
+                               .scale = (float)o->scale,
+                               .epsilon = (float)o->epsilon,
+                               .projected = o->projection != FV_PROJECTION_NONE};
+    if (map->prepared_floats != NULL)
+        call.prepared_floats = map->prepared_floats(&call.map);
+    else
+        call.prepared_floats = call.map.projected ? op->m * o->dim : 0;
+    call.statistics_floats = map->statistics_floats != NULL ? map->statistics_floats(&call.map) : 0;
     return call;
 }
 
@@ -137,7 +163,7 @@ static void prepare_head(void *arg, int64_t head, int worker)
     (void)worker;
     const fv_kz_call *call = arg;
     fv_map_params p = fv_kz_head_of(call, -1, head).map;
-    call->op->mechanism->map->prepare(&p, p.w, call->wt + head * p.m * p.d);
+    call->op->mechanism->map->prepare(&p, call->prepared + head * call->prepared_floats);
 }
 
 void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
@@ -157,7 +183,9 @@ void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layo
     call->slots[0] = 0;
     for (int64_t s = 0; s < layout->sequences; s++)
         call->slots[s + 1] = call->slots[s] + fv_kz_slot_count(call, offsets[s + 1] - offsets[s]);
-    if (call->wt != NULL)
+    for (int i = 0; grad != NULL && i < FV_INPUT_COUNT; i++)
+        call->by_head |= grad->d_input[i] != NULL;
+    if (call->prepared_floats > 0)
         fv_parallel(op->ctx, call->H, prepare_head, call);
 }
 
@@ -165,19 +193,20 @@ fv_kz_head fv_kz_head_of(const fv_kz_call *call, int64_t sequence, int64_t head)
 {
     const fv_attention *op = call->op;
     const fv_attention_io *io = call->io;
-    int64_t md = op->m * call->d, kv = head * call->G / call->H;
-    fv_kz_head h = {.head = head, .sequence = sequence};
-    h.map = (fv_map_params){.kernels = call->kr,
-                            .d = call->d,
-                            .m = op->m,
-                            .r = op->r,
-                            .scale = (float)op->options.scale,
-                            .epsilon = (float)op->options.epsilon,
-                            .projected = call->wt != NULL};
-    if (call->wt != NULL) {
-        h.map.w = io->projection + head * md;
-        h.map.wt = call->wt + head * md;
+    int64_t kv = head * call->G / call->H;
+    fv_kz_head h = {.head = head, .sequence = sequence, .map = call->map};
+    for (int i = 0; i < FV_INPUT_COUNT; i++) {
+        fv_input_info info;
+        if (!fv_attention_input(op, (fv_input)i, &info) || !info.heads_first)
+            continue;
+        int64_t at = info.floats / call->H * head;
+        if (io->input[i] != NULL)
+            h.map.input[i] = io->input[i] + at;
+        if (call->grad != NULL && call->grad->d_input[i] != NULL)
+            h.map.d_input[i] = call->grad->d_input[i] + at;
     }
+    h.map.w = h.map.input[FV_INPUT_PROJECTION];
+    h.map.prepared = call->prepared + head * call->prepared_floats;
     if (sequence < 0)
         return h;
     const int64_t *keys = fv_layout_keys(call->layout);
@@ -196,6 +225,26 @@ fv_kz_head fv_kz_head_of(const fv_kz_call *call, int64_t sequence, int64_t head)
         h.dv = grad->dv != NULL ? grad->dv + k0 * call->ldv + kv * call->dv : NULL;
     }
     return h;
+}
+
+fv_rows fv_kz_rows(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_t begin, int64_t n)
+{
+    int64_t ld = key ? call->ldk : call->ldq, fixed = call->op->options.max_tokens;
+    return (fv_rows){.n = n,
+                     .x = (key ? h->k : h->q) + begin * ld,
+                     .ldx = ld,
+                     .key = key,
+                     .first = h->first + begin,
+                     .longest = fixed > 0 ? fixed : FV_MAX(h->nq, h->nk)};
+}
+
+void fv_kz_take_statistics(const fv_kz_call *call, fv_kz_head *h, fv_kz_work *w)
+{
+    const fv_feature_map *map = call->op->mechanism->map;
+    if (map->measure == NULL)
+        return;
+    map->measure(&h->map, h->nq, h->q, call->ldq, h->nk, h->k, call->ldk, w->statistics);
+    h->map.statistics = w->statistics;
 }
 
 /* ---- state -------------------------------------------------------------------------------------------- */
@@ -264,15 +313,32 @@ static int64_t cut_chunk(const fv_kz_call *call, fv_kz_work *w, int64_t n)
     return keep;
 }
 
+float fv_kz_key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    const fv_feature_map *map = call->op->mechanism->map;
+    fv_rows rows = fv_kz_rows(call, h, true, begin, n);
+    map->logits(&h->map, &rows, w->k, w->c, w->bias);
+    if (!map->exponential)
+        return 0;
+    float largest = call->kr->exp2_rows(n, call->r, w->k, call->r, w->bias, w->state.e);
+    if (map->coefficients)
+        call->kr->mul(n * call->r, w->k, w->c, w->k);
+    return largest;
+}
+
 int64_t fv_kz_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     const fv_feature_map *map = call->op->mechanism->map;
-    map->logits(&h->map, n, h->k + begin * call->ldk, call->ldk, w->k, w->bias);
+    fv_rows rows = fv_kz_rows(call, h, true, begin, n);
+    map->logits(&h->map, &rows, w->k, w->c, w->bias);
     if (!map->exponential)
         return n;
     raise_exponents(call, w, w->k, w->bias[0]);
     float largest = call->kr->exp2_rows(n, call->r, w->k, call->r, w->bias, w->state.e);
-    return largest <= (float)FV_KZ_LIMIT ? n : cut_chunk(call, w, n);
+    int64_t taken = largest <= (float)FV_KZ_LIMIT ? n : cut_chunk(call, w, n);
+    if (map->coefficients)
+        call->kr->mul(taken * call->r, w->k, w->c, w->k);
+    return taken;
 }
 
 void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
@@ -283,7 +349,8 @@ void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, in
              state->S, call->dv);
     kr->add_col_sums(n, call->r, NULL, w->k, call->r, state->z);
     state->tokens += n;
-    if (!call->op->mechanism->map->exponential)
+    /* Signed sums may cancel and say nothing about range; keys exceed their exponents by 2^LIMIT at most. */
+    if (!call->op->mechanism->map->exponential || call->op->mechanism->map->coefficients)
         return;
     bool grown = false;
     for (int64_t f = 0; f < call->r; f++) {
@@ -310,9 +377,12 @@ void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t wi
 void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     const fv_feature_map *map = call->op->mechanism->map;
-    map->logits(&h->map, n, h->q + begin * call->ldq, call->ldq, w->q, w->bias);
+    fv_rows rows = fv_kz_rows(call, h, false, begin, n);
+    map->logits(&h->map, &rows, w->q, w->c, w->bias);
     if (map->exponential)
         call->kr->exp2_rows_top(n, call->r, w->q, call->r, w->state.e, w->top);
+    if (map->coefficients)
+        call->kr->mul(n * call->r, w->q, w->c, w->q);
 }
 
 void fv_kz_scores(const fv_kz_call *call, fv_kz_work *w, int64_t n)
@@ -354,11 +424,12 @@ void fv_kz_normalise(const fv_kz_call *call, fv_kz_work *w, int64_t n)
 {
     const fv_attention_options *o = &call->op->options;
     const fv_feature_map *map = call->op->mechanism->map;
+    const float outside = map->unit != NULL ? (float)map->unit(&call->map) : 1.0f;
     for (int64_t i = 0; i < n; i++) {
-        /* The true normaliser is den times unit: the query's stripped scale and both factors 1/sqrt(m). */
-        float unit = 1.0f;
+        /* The true normaliser is den times unit: the query's stripped scale and the map's factor. */
+        float unit = outside;
         if (map->exponential && o->denominator != FV_DENOMINATOR_NONE)
-            unit = exp2f(w->top[i] + w->bias[i]) / (float)call->op->m;
+            unit *= exp2f(w->top[i] + w->bias[i]);
         if (o->denominator == FV_DENOMINATOR_OFF) {
             w->inv[i] = unit;
             w->pass[i] = 0.0f;

@@ -43,7 +43,10 @@ typedef struct fv_kz_state {
 /* Memory of one worker, carved from scratch. C rows below means the call's chunk or tile. */
 typedef struct fv_kz_work {
     float *q, *k;      /* [C][r] features of queries and keys */
-    float *t, *tmp;    /* [C][r], [C][r] + C + r */
+    float *c, *gc;     /* [C][r] coefficients of a map that has them, and their gradient */
+    float *t, *tmp;    /* [C][r], the map's tmp_floats */
+    float *dump;       /* [C][d]: where gradients go that nobody wants */
+    float *statistics; /* the map's, of the sequence and head in hand */
     float *a, *p;      /* [C][C] */
     float *g;          /* [C][dv] */
     float *kt;         /* [r][C] keys' features transposed */
@@ -73,11 +76,14 @@ typedef struct fv_kz_call {
     const fv_attention_grad *grad;
     int64_t H, G, d, dv, r, C;
     int64_t ldq, ldk, ldv, ldy; /* floats from token to token */
-    float *wt;                  /* [H][m*d] prepared projections, NULL without */
-    int64_t *steps;             /* [sequences+1] 0, 1, 2 ...: the layout of a step; first in scratch */
-    int64_t *slots;             /* [sequences+1]: first saved state of each sequence */
-    float *saved;               /* states, fv_kz_state_floats each, [slot][H] */
-    char *work;                 /* [threads] blocks of work_bytes */
+    float *prepared;            /* [H][prepared_floats]: the map's inputs as it wants them */
+    int64_t prepared_floats, statistics_floats;
+    fv_map_params map; /* what all heads share */
+    bool by_head;      /* backward: one task a key head, for gradients of inputs */
+    int64_t *steps;    /* [sequences+1] 0, 1, 2 ...: the layout of a step; first in scratch */
+    int64_t *slots;    /* [sequences+1]: first saved state of each sequence */
+    float *saved;      /* states, fv_kz_state_floats each, [slot][H] */
+    char *work;        /* [threads] blocks of work_bytes */
     size_t work_bytes;
 } fv_kz_call;
 
@@ -89,6 +95,7 @@ typedef struct fv_kz_head {
     const float *dy;
     float *dq, *dk, *dv;
     int64_t nq, nk;
+    int64_t first; /* position of the first token: tokens a continued stream has seen */
     int64_t head, sequence;
 } fv_kz_head;
 
@@ -100,6 +107,10 @@ fv_kz_work fv_kz_worker(const fv_kz_call *call, int worker, bool backward);
 void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                  const fv_attention_grad *grad, void *saved, void *scratch);
 fv_kz_head fv_kz_head_of(const fv_kz_call *call, int64_t sequence, int64_t head);
+/* Rows [begin, begin+n) of the head's queries or keys. */
+fv_rows fv_kz_rows(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_t begin, int64_t n);
+/* Takes the statistics of the head's sequence, for maps that have some. */
+void fv_kz_take_statistics(const fv_kz_call *call, fv_kz_head *h, fv_kz_work *w);
 int64_t fv_kz_state_floats(const fv_kz_call *call);
 void fv_kz_state_save(const fv_kz_call *call, const fv_kz_state *state, float *to);
 void fv_kz_state_load(const fv_kz_call *call, fv_kz_state *state, const float *from, int64_t tokens);
@@ -110,6 +121,9 @@ int64_t fv_kz_slot_count(const fv_kz_call *call, int64_t n);
 /* Raises the state's exponents to the chunk's and leaves features of keys [begin, begin+n) in w->k. Returns
  * how many of the n keys belong to this chunk (>= 1); features of the others are 0. */
 int64_t fv_kz_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
+/* Features of n keys in w->k against the exponents at hand; returns the largest log2 (0 for plain maps). */
+float fv_kz_key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
+                         int64_t n);
 /* Features of queries [begin, begin+n) into w->q against the state's exponents; w->top and w->bias hold their
  * scale. */
 void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);

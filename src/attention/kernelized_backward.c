@@ -49,30 +49,48 @@ static void make_rho(fv_kz_work *w, int64_t n)
         w->rho[i] = w->pass[i] == 0.0f ? 0.0f : -w->pass[i] * w->inv[i] * w->sums[i];
 }
 
-/* Turns w->t = dL/dphi of the features x [n][r] into what the map wants. */
-static void through_features(const fv_kz_call *call, fv_kz_work *w, const float *x, int64_t n)
+/* phi = c E: w->gc = dL/dc = t E and w->t = dL/dln|phi| = t E c, with E and c computed again. */
+static void through_coefficients(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w,
+                                 const fv_rows *rows)
 {
-    if (call->op->mechanism->map->exponential)
-        call->kr->mul(n * call->r, w->t, x, w->t);
+    const fv_kernels *kr = call->kr;
+    int64_t n = rows->n, r = call->r;
+    call->op->mechanism->map->logits(&h->map, rows, w->gc, w->c, w->bias);
+    if (rows->key)
+        (void)kr->exp2_rows(n, r, w->gc, r, w->bias, w->state.e);
+    else
+        kr->exp2_rows_top(n, r, w->gc, r, w->state.e, w->top);
+    kr->mul(n * r, w->gc, w->t, w->gc);
+    kr->mul(n * r, w->gc, w->c, w->t);
+}
+
+/* Takes w->t = dL/dphi of rows whose features are phi [n][r] back to them: dx, and the inputs' gradients. */
+static void through_map(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const fv_rows *rows,
+                        const float *phi, float *dx)
+{
+    const fv_feature_map *map = call->op->mechanism->map;
+    if (dx == NULL && !call->by_head)
+        return;
+    if (map->coefficients)
+        through_coefficients(call, h, w, rows);
+    else if (map->exponential)
+        call->kr->mul(rows->n * call->r, w->t, phi, w->t);
+    bool add = dx != NULL && !call->grad->in_place;
+    map->backward(&h->map, rows, w->t, w->gc, add, dx != NULL ? dx : w->dump,
+                  dx != NULL ? rows->ldx : call->d, w->tmp);
 }
 
 static void query_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
                            int64_t n)
 {
-    if (h->dq == NULL)
-        return;
-    through_features(call, w, w->q, n);
-    call->op->mechanism->map->backward(&h->map, n, h->q + begin * call->ldq, call->ldq, w->t,
-                                       !call->grad->in_place, h->dq + begin * call->ldq, call->ldq, w->tmp);
+    fv_rows rows = fv_kz_rows(call, h, false, begin, n);
+    through_map(call, h, w, &rows, w->q, h->dq != NULL ? h->dq + begin * call->ldq : NULL);
 }
 
 static void key_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
-    if (h->dk == NULL)
-        return;
-    through_features(call, w, w->k, n);
-    call->op->mechanism->map->backward(&h->map, n, h->k + begin * call->ldk, call->ldk, w->t,
-                                       !call->grad->in_place, h->dk + begin * call->ldk, call->ldk, w->tmp);
+    fv_rows rows = fv_kz_rows(call, h, true, begin, n);
+    through_map(call, h, w, &rows, w->k, h->dk != NULL ? h->dk + begin * call->ldk : NULL);
 }
 
 /* G += q^T g, c += q^T rho */
@@ -260,15 +278,6 @@ static void final_state(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work 
     }
 }
 
-/* Features of keys against the final exponents, which no key exceeds by more than the state's own range. */
-static void final_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
-{
-    const fv_feature_map *map = call->op->mechanism->map;
-    map->logits(&h->map, n, h->k + begin * call->ldk, call->ldk, w->k, w->bias);
-    if (map->exponential)
-        (void)call->kr->exp2_rows(n, call->r, w->k, call->r, w->bias, w->state.e);
-}
-
 static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
 {
     const fv_kernels *kr = call->kr;
@@ -289,7 +298,8 @@ static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_k
     }
     for (int64_t t = 0; t < h->nk; t += call->C) {
         int64_t n = FV_MIN(call->C, h->nk - t);
-        final_keys(call, h, w, t, n);
+        /* Against the final exponents, which no key exceeds by more than the state's own range. */
+        (void)fv_kz_key_features(call, h, w, t, n);
         fv_kz_fetch(call, h->k, call->ldk, call->d, t + n, h->nk);
         fv_kz_fetch(call, h->v, call->ldv, call->dv, t + n, h->nk);
         key_term_of_state(call, h, w, t, n);
@@ -298,21 +308,34 @@ static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_k
     }
 }
 
-/* One task is a key/value head of a sequence: its query heads add into the same dk and dv, in order. */
+/* A key/value head of a sequence: its query heads add into the same dk and dv, in order. */
+static void backward_heads(const fv_kz_call *call, fv_kz_work *w, int64_t sequence, int64_t kv)
+{
+    int64_t group = call->H / call->G;
+    for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
+        fv_kz_head h = fv_kz_head_of(call, sequence, head);
+        fv_kz_take_statistics(call, &h, w);
+        fv_kz_state_clear(call, &w->state);
+        fv_kz_state_clear(call, &w->grad);
+        if (call->op->options.causal)
+            causal_head(call, &h, w);
+        else
+            bidirectional_head(call, &h, w);
+    }
+}
+
+/* One task is a key/value head of a sequence, or of all sequences in order where they add to the same
+ * gradient of an input. */
 static void backward_task(void *arg, int64_t index, int worker)
 {
     const fv_kz_call *call = arg;
-    int64_t sequence = index / call->G, kv = index % call->G, group = call->H / call->G;
     fv_kz_work w = fv_kz_worker(call, worker, true);
-    for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
-        fv_kz_head h = fv_kz_head_of(call, sequence, head);
-        fv_kz_state_clear(call, &w.state);
-        fv_kz_state_clear(call, &w.grad);
-        if (call->op->options.causal)
-            causal_head(call, &h, &w);
-        else
-            bidirectional_head(call, &h, &w);
+    if (!call->by_head) {
+        backward_heads(call, &w, index / call->G, index % call->G);
+        return;
     }
+    for (int64_t s = 0; s < call->layout->sequences; s++)
+        backward_heads(call, &w, s, index);
 }
 
 fv_status fv_kz_backward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
@@ -321,6 +344,6 @@ fv_status fv_kz_backward(const fv_attention *op, const fv_layout *layout, const 
     fv_kz_call call;
     /* The states are only read here; the call's pointer is shared with forward, which writes them. */
     fv_kz_begin(&call, op, layout, io, grad, (void *)(uintptr_t)saved, scratch);
-    fv_parallel(op->ctx, layout->sequences * call.G, backward_task, &call);
+    fv_parallel(op->ctx, (call.by_head ? 1 : layout->sequences) * call.G, backward_task, &call);
     return FV_OK;
 }

@@ -123,7 +123,9 @@ static void forward_task(void *arg, int64_t index, int worker)
     const fv_kz_call *call = arg;
     fv_kz_work w = fv_kz_worker(call, worker, false);
     fv_kz_head h = fv_kz_head_of(call, index / call->H, index % call->H);
+    fv_kz_take_statistics(call, &h, &w);
     stream_state(call, &h, &w, false);
+    h.first = w.state.tokens;
     if (call->op->options.causal) {
         causal_head(call, &h, &w);
         if (call->io->state != NULL)

@@ -71,6 +71,8 @@ static void step_task(void *arg, int64_t index, int worker)
     fv_state_view view;
     fv_kz_state_view(call->op, step->states + (size_t)stream * step->state_bytes, &view);
     w.state = (fv_kz_state){view.S + head * r * dv, view.z + head * r, view.exponent + head * r, view.tokens};
+    h.first = view.tokens;
+    fv_kz_take_statistics(call, &h, &w);
     (void)fv_kz_keys(call, &h, &w, 0, 1);
     fv_kz_absorb(call, &h, &w, 0, 1);
     fv_kz_queries(call, &h, &w, 0, 1);

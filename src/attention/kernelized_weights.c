@@ -29,7 +29,8 @@ static void exponents_of(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
     call->kr->fill(call->r, map->exponential ? -INFINITY : 0.0f, w->state.e);
     for (int64_t t = 0; map->exponential && t < n; t += call->C) {
         int64_t tile = FV_MIN(call->C, n - t);
-        map->logits(&h->map, tile, h->k + t * call->ldk, call->ldk, w->k, w->sums);
+        fv_rows keys = fv_kz_rows(call, h, true, t, tile);
+        map->logits(&h->map, &keys, w->k, w->c, w->sums);
         call->kr->add_col_max(tile, call->r, w->sums, w->k, call->r, w->state.e);
     }
     for (int64_t f = 0; f < call->r; f++)
@@ -46,18 +47,23 @@ static bool sweep(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, co
     const fv_feature_map *map = call->op->mechanism->map;
     int64_t r = call->r, shared = visible_keys(call, h, rows[0]), keys = visible_keys(call, h, rows[n - 1]);
     exponents_of(call, h, w, shared);
-    for (int64_t i = 0; i < n; i++)
-        map->logits(&h->map, 1, h->q + rows[i] * call->ldq, call->ldq, w->q + i * r, w->bias + i);
+    for (int64_t i = 0; i < n; i++) {
+        fv_rows query = fv_kz_rows(call, h, false, rows[i], 1);
+        float *c = map->coefficients ? w->c + i * r : NULL;
+        map->logits(&h->map, &query, w->q + i * r, c, w->top + i);
+        w->sums[i] = w->top[i];
+    }
     if (map->exponential)
         kr->exp2_rows_top(n, r, w->q, r, w->state.e, w->top);
+    if (map->coefficients)
+        kr->mul(n * r, w->q, w->c, w->q);
     for (int64_t t = 0; t < keys; t += call->C) {
         int64_t tile = FV_MIN(call->C, keys - t);
-        map->logits(&h->map, tile, h->k + t * call->ldk, call->ldk, w->k, w->sums);
-        if (map->exponential && kr->exp2_rows(tile, r, w->k, r, w->sums, w->state.e) > (float)FV_KZ_LIMIT &&
-            n > 1)
+        if (fv_kz_key_features(call, h, w, t, tile) > (float)FV_KZ_LIMIT && n > 1)
             return false;
         kr->gemm('N', 'T', n, tile, r, 1.0f, w->q, r, w->k, r, 0.0f, out + t, stride);
     }
+    kr->copy_rows(1, n, w->sums, n, w->bias, n); /* the queries' again: normalise reads it */
     return true;
 }
 
@@ -103,6 +109,7 @@ static void weights_task(void *arg, int64_t index, int worker)
                  weights->rows[i] - q0 < local[0] + GROUP && weights->rows[i] < layout->offsets_q[s + 1]);
         for (int64_t row = 0; row < n; row++)
             call->kr->fill(weights->stride, 0.0f, out + row * weights->stride);
+        fv_kz_take_statistics(call, &h, &w);
         if (h.nk > 0)
             group_rows(call, &h, &w, local, n, out + k0, weights->stride);
     }

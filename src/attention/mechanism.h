@@ -15,10 +15,21 @@ struct fv_attention {
     int64_t m, r;                 /* projections, features; 0 for kinds without */
 };
 
+#define FV_INPUT_BIT(which) (UINT32_C(1) << (which))
+/* Rows of the matrix of head `head` (< 0: all heads, [H][n][Tk]), whatever stands around the mechanism. */
+fv_status fv_operator_rows(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                           const int64_t *rows, int64_t n, int64_t head, float *weights, void *scratch);
+
+/* The inputs an operator takes: its mechanism's, its map's, its modifiers'. */
+bool fv_attention_takes(const fv_attention *op, fv_input which);
+
 struct fv_mechanism {
     fv_attention_kind kind;    /* the public row */
     const fv_feature_map *map; /* kernelised kinds */
     bool in_place_ok;
+    bool unnormalised;    /* takes no denominator guard (softmax kinds, identity) */
+    bool position_kernel; /* takes position_bias kernel */
+    uint32_t inputs;      /* 1 << FV_INPUT_x: what it takes itself (maps and modifiers add theirs) */
     /* All shapes, offsets and pointers were checked by operator.c before these are called. */
     fv_status (*check)(
         fv_attention *op); /* refuses options, resolves the kind's defaults; NULL: nothing to do */
@@ -31,6 +42,8 @@ struct fv_mechanism {
                          const int64_t *rows, int64_t n, int64_t head, float *weights, int64_t row_stride,
                          void *scratch);                             /* head < 0: all heads, [H][n][Tk] */
     double (*flop)(const fv_attention *op, const fv_layout *layout); /* forward */
+    /* Draws one of its own FV_ROLE_DRAWN inputs, all heads; false: not one of its. NULL: it has none. */
+    bool (*draw)(const fv_attention *op, fv_input which, uint64_t seed, uint32_t draw, float *out);
     /* Streaming; NULL when the kind cannot. */
     size_t (*state_bytes)(const fv_attention *op, int64_t capacity);
     void (*state_init)(const fv_attention *op, int64_t capacity, void *state);

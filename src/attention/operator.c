@@ -1,5 +1,6 @@
 /* operator.c: the public operator: every check is here, before any write; the work is in the row of the kind.
  */
+#include "attention/around.h"
 #include "attention/mechanism.h"
 #include <limits.h>
 #include <math.h>
@@ -10,20 +11,24 @@ void fv_attention_options_init(fv_attention_options *options)
 {
     memset(options, 0, sizeof *options);
     options->size = sizeof *options;
-    options->epsilon = -1.0;
+    options->epsilon = options->psi = -1.0;
+    options->window = options->globals = options->random_blocks = -1;
 }
 
 /* ---- options ------------------------------------------------------------------------------------- */
 
 static fv_status unknown_kind(fv_context *ctx, const char *name)
 {
-    char known[512] = "";
+    char known[1024] = "";
     for (int i = 0; i < fv_attention_kind_count(); i++) {
         size_t used = strlen(known);
         snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "", fv_attention_kind_at(i)->name);
     }
     return fv_fail(ctx, FV_ERR_USAGE, "attention \"%s\" is unknown; known are: %s", name, known);
 }
+
+/* Tokens of one call, so that every product of a token count with a row of floats fits. */
+#define MAX_TOKENS ((int64_t)1 << 40)
 
 /* Upper bounds that no real use meets; they keep every product of two sizes inside 64 bits. */
 enum { MAX_HEADS = 1 << 16, MAX_WIDTH = 1 << 16, MAX_FEATURES = 1 << 20 };
@@ -44,9 +49,25 @@ static fv_status check_sizes(fv_context *ctx, const fv_attention_options *o)
     TRY(check_number(ctx, "value_dim", o->value_dim, 1, MAX_WIDTH));
     TRY(check_number(ctx, "features", o->features, 0, MAX_FEATURES));
     TRY(check_number(ctx, "chunk", o->chunk, 0, INT64_MAX));
-    TRY(check_number(ctx, "projection", o->projection, 0, FV_PROJECTION_ORTHOGONAL));
+    TRY(check_number(ctx, "projection", o->projection, 0, FV_PROJECTION_SIMPLEX));
     TRY(check_number(ctx, "row_norms", o->row_norms, 0, FV_ROW_NORMS_SQRT_D));
     TRY(check_number(ctx, "denominator", o->denominator, 0, FV_DENOMINATOR_SIGN));
+    TRY(check_number(ctx, "position_bias", o->position_bias, 0, FV_POSITION_BIAS_KERNEL));
+    TRY(check_number(ctx, "position_skip", o->position_skip, 0, MAX_TOKENS));
+    TRY(check_number(ctx, "window", o->window, -1, MAX_TOKENS));
+    TRY(check_number(ctx, "stride", o->stride, 0, MAX_TOKENS));
+    TRY(check_number(ctx, "block", o->block, 0, MAX_TOKENS));
+    TRY(check_number(ctx, "globals", o->globals, -1, MAX_TOKENS));
+    TRY(check_number(ctx, "random_blocks", o->random_blocks, -1, MAX_FEATURES));
+    TRY(check_number(ctx, "buckets", o->buckets, 0, MAX_FEATURES));
+    TRY(check_number(ctx, "rounds", o->rounds, 0, 1024));
+    TRY(check_number(ctx, "projected", o->projected, 0, MAX_FEATURES));
+    TRY(check_number(ctx, "max_tokens", o->max_tokens, 0, MAX_TOKENS));
+    TRY(check_number(ctx, "rmf_law", o->rmf_law, 0, FV_RMF_OPTIMAL));
+    TRY(check_number(ctx, "rmf_max_degree", o->rmf_max_degree, 0, 64));
+    TRY(check_number(ctx, "rmf_rows", o->rmf_rows, 0, MAX_FEATURES * (int64_t)64));
+    TRY(check_number(ctx, "features_trig", o->features_trig, 0, MAX_FEATURES));
+    TRY(check_number(ctx, "angle_rows", o->angle_rows, 0, 1024));
     if (o->heads % o->kv_heads != 0)
         return fv_fail(ctx, FV_ERR_USAGE, "attention: %lld key/value heads do not divide %lld query heads",
                        (long long)o->kv_heads, (long long)o->heads);
@@ -60,9 +81,54 @@ static fv_status check_numbers(fv_context *ctx, const fv_attention_options *o)
     if (isnan(o->epsilon) || o->epsilon > 1e12)
         return fv_fail(ctx, FV_ERR_USAGE, "attention: epsilon is %g; expected 0 or a small positive number",
                        o->epsilon);
+    if (isnan(o->psi) || o->psi > 1e12)
+        return fv_fail(ctx, FV_ERR_USAGE, "attention: psi is %g; expected 0 or more", o->psi);
+    if (!(o->tau >= 0) || !(o->tau <= 1e12))
+        return fv_fail(ctx, FV_ERR_USAGE, "attention: tau is %g; expected a positive number", o->tau);
+    if (!(o->rmf_parameter >= 0) || !(o->rmf_parameter <= 1e6))
+        return fv_fail(ctx, FV_ERR_USAGE,
+                       "attention: the parameter of the degree law is %g; expected more than 0",
+                       o->rmf_parameter);
+    if (!(o->rotary_base >= 0) || !(o->rotary_base <= 1e30))
+        return fv_fail(ctx, FV_ERR_USAGE, "attention: rotary_base is %g; expected a positive number",
+                       o->rotary_base);
     if (!(o->denominator_value >= 0) || !(o->denominator_value <= 1e30))
         return fv_fail(ctx, FV_ERR_USAGE, "attention: the denominator's constant is %g; expected 0 or more",
                        o->denominator_value);
+    return FV_OK;
+}
+
+/* Modifiers that the kind cannot take, and those that go together wrongly. */
+static fv_status check_modifiers(const fv_attention *op)
+{
+    const fv_attention_options *o = &op->options;
+    const fv_attention_kind *kind = &op->mechanism->kind;
+    const char *decaying = o->gate ? "gate" : "decay";
+    if ((o->gate || o->decay) && !kind->kernelized)
+        return fv_fail(op->ctx, FV_ERR_USAGE,
+                       "attention %s: %s needs a kernelized kind: there is no running state that could decay",
+                       o->kind, decaying);
+    if ((o->gate || o->decay) && !o->causal)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: %s needs causal: it weighs the past of a token",
+                       o->kind, decaying);
+    if (o->trainable_projection && (op->mechanism->map == NULL || o->projection == FV_PROJECTION_NONE))
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: there is no projection to train", o->kind);
+    if (o->position_bias == FV_POSITION_BIAS_KERNEL && !op->mechanism->position_kernel)
+        return fv_fail(
+            op->ctx, FV_ERR_USAGE,
+            "attention %s: position bias kernel is for exact and kernelized kinds; fastrpb goes with all",
+            o->kind);
+    if (o->position_bias == FV_POSITION_BIAS_KERNEL && (o->gate || o->decay))
+        return fv_fail(
+            op->ctx, FV_ERR_USAGE,
+            "attention %s: position bias kernel and %s both weigh keys by their distance; choose one",
+            o->kind, decaying);
+    if (o->position_bias != FV_POSITION_BIAS_NONE)
+        TRY(check_number(op->ctx, "position_span", o->position_span, 1, MAX_TOKENS));
+    if (o->rotary && o->dim % 2 != 0)
+        return fv_fail(op->ctx, FV_ERR_USAGE,
+                       "attention %s: rotary positions turn pairs of channels; the head size %lld is odd",
+                       o->kind, (long long)o->dim);
     return FV_OK;
 }
 
@@ -82,13 +148,14 @@ static fv_status resolve(fv_attention *op, const fv_attention_options *options)
     o->value_dim = o->value_dim != 0 ? o->value_dim : o->dim;
     TRY(check_sizes(ctx, o));
     if (o->scale == 0)
-        o->scale = kind->generalized ? 1.0 : 1.0 / sqrt((double)o->dim);
+        o->scale =
+            op->mechanism->map != NULL && op->mechanism->map->unit_scale ? 1.0 : 1.0 / sqrt((double)o->dim);
     TRY(check_numbers(ctx, o));
     if (o->causal && !kind->can_be_causal)
-        return fv_fail(ctx, FV_ERR_USAGE, "attention %s cannot be causal", o->kind);
+        return fv_fail(ctx, FV_ERR_USAGE, "attention %s cannot be causal: %s", o->kind, kind->why_not_causal);
     if (op->mechanism->check != NULL)
         TRY(op->mechanism->check(op));
-    return FV_OK;
+    return check_modifiers(op);
 }
 
 fv_status fv_attention_create(fv_attention **out, fv_context *ctx, const fv_attention_options *options)
@@ -115,9 +182,29 @@ void fv_attention_destroy(fv_attention *op)
         fv_free(op->ctx, op);
 }
 
-static bool takes_projection(const fv_attention *op)
+/* Why the operator has no step and no state; NULL: it has. */
+static const char *why_no_stream(const fv_attention *op)
 {
-    return op->mechanism->map != NULL && op->options.projection != FV_PROJECTION_NONE;
+    const fv_attention_options *o = &op->options;
+    if (op->mechanism->step == NULL)
+        return op->mechanism->kind.why_not_stream;
+    if (!o->causal)
+        return "it is not causal";
+    if (o->position_bias != FV_POSITION_BIAS_NONE)
+        return "a position bias reaches back to every earlier token, which no state of fixed size keeps";
+    if (op->mechanism->map != NULL && op->mechanism->map->positions && o->max_tokens == 0)
+        return "its features depend on the length of the whole sequence; give max_tokens";
+    return NULL;
+}
+
+static int64_t drawn_floats(const fv_attention *op)
+{
+    fv_input_info info;
+    int64_t floats = 0;
+    for (int i = 0; i < FV_INPUT_COUNT; i++)
+        if (fv_attention_input(op, (fv_input)i, &info) && info.role == FV_ROLE_DRAWN)
+            floats += info.floats;
+    return floats;
 }
 
 void fv_attention_get_info(const fv_attention *op, fv_attention_info *info)
@@ -127,16 +214,14 @@ void fv_attention_get_info(const fv_attention *op, fv_attention_info *info)
         .options = *o,
         .projection_rows = op->m,
         .feature_count = op->r,
-        .projection_floats = takes_projection(op) ? o->heads * op->m * o->dim : 0,
-        .can_stream = op->mechanism->step != NULL && o->causal,
-        .in_place_ok = op->mechanism->in_place_ok && o->heads == o->kv_heads,
+        .drawn_floats = drawn_floats(op),
+        .can_stream = why_no_stream(op) == NULL,
+        .in_place_ok = op->mechanism->in_place_ok && o->heads == o->kv_heads && !fv_around_needed(op) &&
+                       o->position_bias == FV_POSITION_BIAS_NONE,
     };
 }
 
 /* ---- layouts and tensors ------------------------------------------------------------------------- */
-
-/* Tokens of one call, so that every product of a token count with a row of floats fits. */
-#define MAX_TOKENS ((int64_t)1 << 40)
 
 static fv_status check_offsets(fv_context *ctx, const char *name, const int64_t *offsets, int64_t sequences)
 {
@@ -211,9 +296,15 @@ static fv_status check_inputs(const fv_attention *op, int64_t nq, int64_t nk, co
     const fv_attention_options *o = &op->options;
     TRY(check_tensor(op, "q", io->q, nq, o->heads * o->dim, io->q_stride));
     TRY(check_tensor(op, "k", io->k, nk, o->kv_heads * o->dim, io->k_stride));
-    if (takes_projection(op) && io->projection == NULL)
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: projection [%lld][%lld][%lld] is missing",
-                       o->kind, (long long)o->heads, (long long)op->m, (long long)o->dim);
+    for (int i = 0; i < FV_INPUT_COUNT; i++) {
+        fv_input_info info;
+        bool taken = fv_attention_input(op, (fv_input)i, &info);
+        if (!taken && io->input[i] != NULL)
+            return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: takes no %s here", o->kind,
+                           fv_input_name((fv_input)i));
+        if (taken && !info.optional && io->input[i] == NULL && (info.role != FV_ROLE_TOKEN || nk > 0))
+            return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: %s is missing", o->kind, info.name);
+    }
     return FV_OK;
 }
 
@@ -231,6 +322,8 @@ fv_status fv_attention_measure(const fv_attention *op, const fv_layout *layout, 
     *need = (fv_memory){0};
     TRY(check_layout(op, layout));
     op->mechanism->measure(op, layout, need);
+    if (fv_around_needed(op))
+        fv_around_measure(op, layout, need);
     if (op->mechanism->state_bytes != NULL)
         need->state = op->mechanism->state_bytes(op, 0);
     if (need->saved >= PTRDIFF_MAX || need->scratch >= PTRDIFF_MAX)
@@ -246,23 +339,12 @@ double fv_attention_flop(const fv_attention *op, const fv_layout *layout, int ba
 
 /* ---- calls --------------------------------------------------------------------------------------- */
 
-fv_status fv_attention_draw(const fv_attention *op, uint64_t seed, uint64_t draw, float *projection)
+static fv_status check_stream(const fv_attention *op)
 {
-    const fv_attention_options *o = &op->options;
-    if (!takes_projection(op))
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s takes no projection here", o->kind);
-    if (draw > UINT32_MAX)
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention: draw %llu is too large", (unsigned long long)draw);
-    double *work = fv_alloc_array(op->ctx, fv_projection_work(op->m, o->dim), sizeof *work);
-    if (work == NULL)
-        return FV_ERR_RESOURCE;
-    bool known = true;
-    for (int64_t h = 0; h < o->heads; h++)
-        known &= fv_projection_draw((int)o->projection, (int)o->row_norms, op->m, o->dim, seed,
-                                    (uint32_t)draw, (uint32_t)h, projection + h * op->m * o->dim, work);
-    fv_free(op->ctx, work);
-    return known ? FV_OK
-                 : fv_fail(op->ctx, FV_ERR_INTERNAL, "attention: projection kind %d", (int)o->projection);
+    const char *why = why_no_stream(op);
+    return why == NULL ? FV_OK
+                       : fv_fail(op->ctx, FV_ERR_USAGE, "attention %s cannot stream and has no state: %s",
+                                 op->options.kind, why);
 }
 
 fv_status fv_attention_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
@@ -270,12 +352,13 @@ fv_status fv_attention_forward(const fv_attention *op, const fv_layout *layout, 
 {
     TRY(check_layout(op, layout));
     TRY(check_io(op, layout, io));
-    if (io->state != NULL && (!op->options.causal || op->mechanism->step == NULL))
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: a state goes with a causal kind that can stream",
-                       op->options.kind);
+    if (io->state != NULL)
+        TRY(check_stream(op));
     if (io->state != NULL && saved != NULL)
         return fv_fail(op->ctx, FV_ERR_USAGE,
                        "attention %s: a continued state has no backward; pass saved NULL", op->options.kind);
+    if (fv_around_needed(op))
+        return fv_around_forward(op, layout, io, saved, scratch);
     return op->mechanism->forward(op, layout, io, saved, scratch);
 }
 
@@ -305,22 +388,21 @@ fv_status fv_attention_backward(const fv_attention *op, const fv_layout *layout,
         TRY(check_tensor(op, "y", io->y, query_tokens(layout), o->heads * o->value_dim, io->y_stride));
     if (io->state != NULL)
         return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: a continued state has no backward", o->kind);
-    if (grad->d_projection != NULL)
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: the projection is not trainable", o->kind);
+    for (int i = 0; i < FV_INPUT_COUNT; i++) {
+        fv_input_info info;
+        if (grad->d_input[i] != NULL &&
+            (!fv_attention_input(op, (fv_input)i, &info) || !info.has_gradient || io->input[i] == NULL))
+            return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: there is no gradient of %s here", o->kind,
+                           fv_input_name((fv_input)i));
+    }
     if (grad->in_place)
         TRY(check_in_place(op, io, grad));
+    if (fv_around_needed(op))
+        return fv_around_backward(op, layout, io, grad, saved, scratch);
     return op->mechanism->backward(op, layout, io, grad, saved, scratch);
 }
 
 /* ---- states -------------------------------------------------------------------------------------- */
-
-static fv_status check_stream(const fv_attention *op)
-{
-    if (op->mechanism->step == NULL || !op->options.causal)
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s%s cannot stream", op->options.kind,
-                       op->options.causal ? "" : " without causal");
-    return FV_OK;
-}
 
 fv_status fv_attention_state_bytes(const fv_attention *op, int64_t capacity, size_t *bytes)
 {
@@ -375,6 +457,8 @@ fv_status fv_attention_step(const fv_attention *op, int64_t streams, const fv_at
     if (state_bytes < op->mechanism->state_bytes(op, 0) || state_bytes % sizeof(int64_t) != 0)
         return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: %zu bytes a state are too few", o->kind,
                        state_bytes);
+    if (fv_around_needed(op))
+        return fv_around_step(op, streams, io, states, state_bytes, scratch);
     return op->mechanism->step(op, streams, io, states, state_bytes, scratch);
 }
 
@@ -394,11 +478,20 @@ static fv_status check_rows(const fv_attention *op, const fv_layout *layout, con
     return FV_OK;
 }
 
+fv_status fv_operator_rows(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                           const int64_t *rows, int64_t n, int64_t head, float *weights, void *scratch)
+{
+    int64_t stride = key_tokens(layout);
+    if (fv_around_needed(op))
+        return fv_around_weights(op, layout, io, rows, n, head, weights, stride, scratch);
+    return op->mechanism->weights(op, layout, io, rows, n, head, weights, stride, scratch);
+}
+
 fv_status fv_attention_weights(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                                const int64_t *rows, int64_t n, float *weights, void *scratch)
 {
     TRY(check_rows(op, layout, io, rows, n));
-    return op->mechanism->weights(op, layout, io, rows, n, -1, weights, key_tokens(layout), scratch);
+    return fv_operator_rows(op, layout, io, rows, n, -1, weights, scratch);
 }
 
 /* Moves weights[i] and tokens[i] to their place in the order: larger weight first, then lower token. */
@@ -421,7 +514,7 @@ fv_status fv_attention_top(const fv_attention *op, const fv_layout *layout, cons
     TRY(check_number(op->ctx, "top", top, 0, MAX_TOKENS));
     TRY(check_rows(op, layout, io, &row, 1));
     int64_t keys = key_tokens(layout);
-    TRY(op->mechanism->weights(op, layout, io, &row, 1, head, work, keys, scratch));
+    TRY(fv_operator_rows(op, layout, io, &row, 1, head, work, scratch));
     *found = 0;
     for (int64_t j = 0; j < keys; j++) {
         bool full = *found == top;

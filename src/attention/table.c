@@ -10,8 +10,8 @@ extern const fv_mechanism fv_mechanism_exact, fv_mechanism_identity;
 /* A kernelized kind: everything but the map is shared. */
 #define KERNELIZED(name_, summary_, paper_, map_, generalized_)                                              \
     {                                                                                                        \
-        .kind = {name_, summary_, paper_, 1, 1, 1, generalized_}, .map = &(map_), .in_place_ok = true,       \
-        .check = fv_kz_check, .measure = fv_kz_measure, .forward = fv_kz_forward,                            \
+        .kind = {name_, summary_, paper_, 1, 1, 1, generalized_, NULL, NULL}, .map = &(map_),                \
+        .in_place_ok = true, .check = fv_kz_check, .measure = fv_kz_measure, .forward = fv_kz_forward,       \
         .backward = fv_kz_backward, .weights = fv_kz_weights, .flop = fv_kz_flop,                            \
         .state_bytes = fv_kz_state_bytes, .state_init = fv_kz_state_init, .state_view = fv_kz_state_view,    \
         .state_merge = fv_kz_state_merge, .step = fv_kz_step,                                                \
@@ -23,25 +23,31 @@ static const fv_mechanism kernelized[] = {
     KERNELIZED("relu", "generalized kernel, f = ReLU, plus epsilon", PERFORMER, fv_map_relu, 1),
 };
 
+static const fv_mechanism *const plain[] = {&fv_mechanism_exact, &fv_mechanism_identity};
+
 /* Kinds in the order of help and documentation. */
-static const fv_mechanism *const table[] = {&fv_mechanism_exact, &fv_mechanism_identity, &kernelized[0],
-                                            &kernelized[1]};
+static const fv_mechanism *row_at(int index)
+{
+    if (index < FV_COUNT(plain))
+        return plain[index];
+    return &kernelized[index - FV_COUNT(plain)];
+}
 
 int fv_attention_kind_count(void)
 {
-    return FV_COUNT(table);
+    return FV_COUNT(plain) + FV_COUNT(kernelized);
 }
 
 const fv_attention_kind *fv_attention_kind_at(int index)
 {
-    return index >= 0 && index < FV_COUNT(table) ? &table[index]->kind : NULL;
+    return index >= 0 && index < fv_attention_kind_count() ? &row_at(index)->kind : NULL;
 }
 
 const fv_mechanism *fv_mechanism_find(const char *name)
 {
-    for (int i = 0; i < FV_COUNT(table); i++)
-        if (strcmp(table[i]->kind.name, name) == 0)
-            return table[i];
+    for (int i = 0; i < fv_attention_kind_count(); i++)
+        if (strcmp(row_at(i)->kind.name, name) == 0)
+            return row_at(i);
     return NULL;
 }
 

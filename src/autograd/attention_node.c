@@ -10,15 +10,16 @@ static fv_attention_io make_io(const fv_node *node, const float *qkv, float *y)
 {
     const fv_attention_options *o = &node->as.attention.info.options;
     int64_t stride = (o->heads + 2 * o->kv_heads) * o->dim;
-    return (fv_attention_io){.q = qkv,
-                             .k = qkv + o->heads * o->dim,
-                             .v = qkv + (o->heads + o->kv_heads) * o->dim,
-                             .y = y,
-                             .projection = node->as.attention.call.projection,
-                             .q_stride = stride,
-                             .k_stride = stride,
-                             .v_stride = stride,
-                             .state = node->as.attention.call.states};
+    fv_attention_io io = {.q = qkv,
+                          .k = qkv + o->heads * o->dim,
+                          .v = qkv + (o->heads + o->kv_heads) * o->dim,
+                          .y = y,
+                          .q_stride = stride,
+                          .k_stride = stride,
+                          .v_stride = stride,
+                          .state = node->as.attention.call.states};
+    fv_attention_bind_drawn(node->as.attention.call.op, node->as.attention.call.drawn, &io);
+    return io;
 }
 
 /* One token of one stream is a step; more of them, or the first ones, a forward that continues the state. */

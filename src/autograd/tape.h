@@ -69,7 +69,7 @@ typedef struct fv_embedding {
 typedef struct fv_attention_call {
     const fv_attention *op;
     const fv_layout *layout;
-    const float *projection; /* NULL: the kind takes none */
+    const float *drawn;      /* random inputs; NULL: the kind takes none */
     void *states;            /* streaming: [sequences] of state_bytes, continued; NULL: none */
     size_t state_bytes;
 } fv_attention_call;

@@ -49,14 +49,14 @@ static fv_status fit_features(apply *a)
 
 static fv_status draw_projection(apply *a)
 {
-    if (a->info.projection_floats == 0 && a->projection != NULL)
+    if (a->info.drawn_floats == 0 && a->projection != NULL)
         return cli_fail(FV_ERR_USAGE, "%s: tensor projection: attention %s takes no projection", a->path,
                         a->options.kind);
-    if (a->info.projection_floats == 0 && cli_given(a->args, "write"))
+    if (a->info.drawn_floats == 0 && cli_given(a->args, "write"))
         return cli_fail(FV_ERR_USAGE, "--write projection: this attention has none");
-    if (a->info.projection_floats == 0 || a->projection != NULL)
+    if (a->info.drawn_floats == 0 || a->projection != NULL)
         return FV_OK;
-    float *drawn = apply_alloc(a, a->info.projection_floats, sizeof *drawn);
+    float *drawn = apply_alloc(a, a->info.drawn_floats, sizeof *drawn);
     if (drawn == NULL)
         return FV_ERR_RESOURCE;
     a->projection = drawn;
@@ -156,7 +156,7 @@ static fv_status run_layout(apply *a, const fv_layout *layout, int64_t q0, int64
                           .k = a->k + k_at,
                           .v = a->v + v_at,
                           .y = a->y + y_at,
-                          .projection = a->projection,
+                          .input = {a->projection},
                           .state = state};
     if (status == FV_OK)
         status = fv_attention_forward(a->op, layout, &io, saved, scratch);
@@ -186,7 +186,7 @@ static fv_status run_rows(apply *a)
     fv_memory need;
     CLI_TRY(fv_attention_measure(a->op, &a->layout, &need));
     void *scratch = fv_alloc(a->ctx, need.scratch);
-    fv_attention_io io = {.q = a->q, .k = a->k, .v = a->v, .projection = a->projection};
+    fv_attention_io io = {.q = a->q, .k = a->k, .v = a->v, .input = {a->projection}};
     fv_status status = scratch == NULL ? FV_ERR_RESOURCE
                                        : fv_attention_weights(a->op, &a->layout, &io, a->rows, a->row_count,
                                                               a->weights, scratch);

@@ -97,11 +97,11 @@ static fingerprint fingerprint_of(const apply *a)
              "%s heads %" PRId64 "/%" PRId64 " dim %" PRId64 "/%" PRId64 " scale %.9g projections %" PRId64
              " epsilon %.9g",
              o->kind, a->H, a->G, a->d, a->dv, o->scale,
-             a->info.projection_floats > 0 ? a->info.projection_rows : 0,
+             a->info.drawn_floats > 0 ? a->info.projection_rows : 0,
              fv_attention_kind_find(o->kind)->generalized ? o->epsilon : 0.0);
     uint64_t hash = 14695981039346656037u; /* FNV-1a, 64 bits */
     const unsigned char *bytes = (const unsigned char *)a->projection;
-    for (int64_t i = 0; i < a->info.projection_floats * (int64_t)sizeof(float); i++)
+    for (int64_t i = 0; i < a->info.drawn_floats * (int64_t)sizeof(float); i++)
         hash = (hash ^ bytes[i]) * 1099511628211u;
     snprintf(print.projection, sizeof print.projection, "%016" PRIx64, hash);
     return print;

@@ -116,7 +116,7 @@ static void fill_inputs(const work *w)
 static double predicted_bytes(const work *w)
 {
     int arrays = w->backward && !w->in_place ? 8 : 4;
-    double floats = (double)arrays * (double)w->floats + (double)w->info.projection_floats;
+    double floats = (double)arrays * (double)w->floats + (double)w->info.drawn_floats;
     return 4 * floats + (double)w->need.scratch + (w->backward ? (double)w->need.saved : 0);
 }
 
@@ -128,8 +128,8 @@ static bool allocate(work *w)
     for (int i = 0; i < count; i++)
         if ((*arrays[i] = fv_alloc(w->ctx, bytes)) == NULL)
             return false;
-    if (w->info.projection_floats > 0 &&
-        (w->projection = fv_alloc(w->ctx, (size_t)w->info.projection_floats * sizeof(float))) == NULL)
+    if (w->info.drawn_floats > 0 &&
+        (w->projection = fv_alloc(w->ctx, (size_t)w->info.drawn_floats * sizeof(float))) == NULL)
         return false;
     if (w->backward && (w->saved = fv_alloc(w->ctx, w->need.saved)) == NULL)
         return false;
@@ -164,7 +164,8 @@ static fv_status time_call(const work *w, double *seconds)
 {
     if (w->in_place)
         fill_inputs(w);
-    fv_attention_io io = {.q = w->q, .k = w->k, .v = w->v, .y = w->y, .projection = w->projection};
+    fv_attention_io io = {.q = w->q, .k = w->k, .v = w->v, .y = w->y};
+    fv_attention_bind_drawn(w->op, w->projection, &io);
     fv_attention_grad grad = {.dy = w->dy, .dq = w->dq, .dk = w->dk, .dv = w->dv};
     if (w->in_place)
         grad = (fv_attention_grad){.dy = w->y, .dq = w->q, .dk = w->k, .dv = w->v, .in_place = 1};
@@ -266,7 +267,7 @@ static fv_status run_line(bench *b, const char *kind, const line *l)
 {
     work w = {.ctx = b->ctx[l->which]};
     fv_status status = make_work(&w, b->args, kind, l);
-    if (status == FV_OK && l->more_features && w.info.projection_floats == 0)
+    if (status == FV_OK && l->more_features && w.info.drawn_floats == 0)
         bench_pass(b);
     else if (status == FV_OK)
         status = measure_line(b, &w, l);

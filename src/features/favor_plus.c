@@ -14,44 +14,39 @@
 
 #define LOG2E 1.4426950408889634
 
-static int64_t feature_count(int64_t m)
+static void prepare(const fv_map_params *p, float *prepared)
 {
-    return m;
+    fv_map_prepare_scaled(p, sqrt((double)p->scale) * LOG2E, prepared);
 }
 
-/* wt [d][m] = omega^T sqrt(scale) log2 e, so that u = x wt is one plain product. */
-static void prepare(const fv_map_params *p, const float *w, float *wt)
+static void logits(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias)
 {
-    double factor = sqrt((double)p->scale) * LOG2E;
-    for (int64_t f = 0; f < p->m; f++)
-        for (int64_t c = 0; c < p->d; c++)
-            wt[c * p->m + f] = (float)(factor * (double)w[f * p->d + c]);
-}
-
-static void logits(const fv_map_params *p, int64_t n, const float *x, int64_t ldx, float *u, float *bias)
-{
-    const fv_kernels *kr = p->kernels;
-    kr->gemm('N', 'N', n, p->m, p->d, 1.0f, x, ldx, p->wt, p->m, 0.0f, u, p->m);
-    kr->row_dots(n, p->d, (float)(-0.5 * LOG2E) * p->scale, x, ldx, x, ldx, 0.0f, bias);
+    (void)c;
+    fv_map_project(p, rows, u, p->r);
+    fv_map_squares(p, rows, -0.5 * LOG2E * (double)p->scale, bias);
 }
 
 /* d log phi_f / d(head vector q) = sqrt(scale) omega_f - scale q, so with g = dL/dlog phi:
  * dq = sqrt(scale) g omega - scale (sum_f g_f) q. */
-static void backward(const fv_map_params *p, int64_t n, const float *x, int64_t ldx, float *g, bool add,
-                     float *dx, int64_t lddx, float *tmp)
+static void backward(const fv_map_params *p, const fv_rows *rows, float *g, float *gc, bool add, float *dx,
+                     int64_t lddx, float *tmp)
 {
     const fv_kernels *kr = p->kernels;
     float *ones = tmp, *sums = tmp + p->r;
+    (void)gc;
     kr->fill(p->r, 1.0f, ones);
-    kr->row_dots(n, p->r, -p->scale, g, p->r, ones, 0, 0.0f, sums);
-    kr->scale_rows(n, p->d, sums, x, ldx, add, dx, lddx); /* reads x before the product may overwrite it */
-    kr->gemm('N', 'N', n, p->d, p->m, sqrtf(p->scale), g, p->r, p->w, p->d, 1.0f, dx, lddx);
+    kr->row_dots(rows->n, p->r, -p->scale, g, p->r, ones, 0, 0.0f, sums);
+    fv_map_projection_gradient(p, rows, sqrt((double)p->scale), g, p->r);
+    kr->scale_rows(rows->n, p->d, sums, rows->x, rows->ldx, add, dx,
+                   lddx); /* x may be overwritten from here */
+    fv_map_project_back(p, rows->n, sqrt((double)p->scale), g, p->r, 1.0f, dx, lddx);
 }
 
 const fv_feature_map fv_map_favor_plus = {
     .name = "favor+",
     .exponential = true,
-    .feature_count = feature_count,
+    .feature_count = fv_map_count_m,
+    .unit = fv_map_unit_m,
     .prepare = prepare,
     .logits = logits,
     .backward = backward,

@@ -1,56 +1,122 @@
-/* features/feature_map.h: what a random-feature map is to the attention core: a file with a tile function
- * forward, its backward beside it, and one row in table.c.
+/* features/feature_map.h: what a feature map is to the attention core: a file with a tile function forward, its
+ * backward beside it, and one row in attention/table.c.
  *
- * Kernelised attention weighs key j for query i by phi(q_i).phi(k_j) (Choromanski et al. 2021, eq. 5). A map
- * gives true features as phi_true[f] = phi[f] * 2^(e_f) with integer exponents: maps of exponentials would
- * overflow without them.
+ * Kernelised attention weighs key j for query i by phi(q_i).phi(k_j) (Choromanski et al. 2021, eq. 5). Maps
+ * come in three forms:
+ *
+ *   plain        phi_f = u_f at its true scale.
+ *   exponential  phi_f = 2^(u_f + bias), always positive; the core keeps an integer exponent per feature, so that nothing
+ *                overflows (attention/kernelized.h).
+ *   coefficients phi_f = c_f 2^(u_f + bias), exponential with a signed coefficient of moderate size.
+ *
+ * In all of them a constant factor of phi.phi may stay outside: `unit` (1/m for maps that carry 1/sqrt(m)). It cancels in
+ * the ratio; the guards of the normaliser put it back.
  */
 #ifndef FV_FEATURE_MAP_H
 #define FV_FEATURE_MAP_H
 
 #include "kernels/kernels.h"
+#include <favor/attention.h>
 
-/* Constants of a map in one operator. */
+/* Constants of a map for one head of one operator. */
 typedef struct fv_map_params {
     const fv_kernels *kernels;
-    int64_t d, m, r; /* width, projections, features */
-    float scale;     /* of q.k; x = sqrt(scale) times the raw head vector */
+    const fv_attention_options *options; /* resolved */
+    int64_t d, m, r;                     /* width, projections, features */
+    float scale;                         /* of q.k; x = sqrt(scale) times the raw head vector */
     float epsilon;
     bool projected;
-    const float *w;  /* the head's projection [m][d] as given (rows omega), NULL without */
-    const float *wt; /* prepared by map->prepare: see there */
+    const float *input[FV_INPUT_COUNT]; /* this head's part of each input; NULL where absent */
+    const float *w;                     /* input[FV_INPUT_PROJECTION]: rows omega [m][d], NULL without */
+    const float *prepared;              /* what map->prepare made */
+    const float *statistics;            /* what map->measure made of this sequence */
+    float *d_input[FV_INPUT_COUNT];     /* backward adds to them; NULL: not wanted */
 } fv_map_params;
+
+/* A tile of raw head vectors. */
+typedef struct fv_rows {
+    int64_t n;
+    const float *x; /* [n][d], row stride ldx */
+    int64_t ldx;
+    bool key;        /* keys, else queries */
+    int64_t first;   /* position of row 0 in its sequence */
+    int64_t longest; /* the longer of the sequence's two lengths; streams: options.max_tokens */
+} fv_rows;
 
 typedef struct fv_feature_map fv_feature_map;
 struct fv_feature_map {
     const char *name;
-    bool generalized;     /* takes epsilon; scale 1 and no projection by default; no factor 1/m */
-    bool exponential;     /* features carry per-feature exponents (always positive) */
-    bool can_be_negative; /* default denominator guard sign:1e-3 */
+    bool generalized;     /* takes epsilon; may go without a projection and does by default */
+    bool unit_scale;      /* default scale 1, else 1/sqrt(d) */
+    bool unprojected;     /* takes no projection at all; m = d */
+    bool exponential;     /* see above */
+    bool coefficients;    /* see above; goes with exponential */
+    bool can_be_negative; /* phi.phi can: default denominator guard sign:1e-3 */
+    bool positions;       /* reads rows->first and rows->longest */
+    uint32_t inputs;      /* 1 << FV_INPUT_x taken beside the projection */
+
+    /* Checks and resolves the map's own options; may refuse (FV_ERR_USAGE). NULL: nothing to do. */
+    fv_status (*check)(fv_context *ctx, fv_attention_options *options);
     /* r from m */
-    int64_t (*feature_count)(int64_t m);
-    /* Turns one head's projection w [m][d] into the form that logits wants, wt [m*d] (e.g. omega^T times
-     * sqrt(scale) log2(e)). Once per call and head. */
-    void (*prepare)(const fv_map_params *p, const float *w, float *wt);
+    int64_t (*feature_count)(const fv_attention_options *options, int64_t m);
+    /* The factor of phi.phi that stays outside; NULL: 1. */
+    double (*unit)(const fv_map_params *p);
 
-    /* Log-features in base 2 (exponential) or features (others) of n raw vectors x [n][d], row stride ldx,
-     * into u [n][r]; for exponential maps bias [n] receives the per-row term (-|x|^2/2 log2 e) that all
-     * features of the row share: the true log2-feature is u[i][f] + bias[i]. Others: bias is not touched. */
-    void (*logits)(const fv_map_params *p, int64_t n, const float *x, int64_t ldx, float *u, float *bias);
+    /* Draws one of its FV_ROLE_DRAWN inputs other than projections, all heads; false: not one of its. */
+    bool (*draw)(const fv_attention_options *options, fv_input which, uint64_t seed, uint32_t draw,
+                 float *out);
 
-    /* Backward of the features. g [n][r] holds, for exponential maps, dL/dphi * phi (= dL/dlog phi); for
-     * others dL/dphi. dx [n][d] += (add) or = . g is destroyed. tmp: n*r + n + r floats free to use (maps
-     * that need their pre-activation compute it again there). x and dx may be the same array when not add. */
-    void (*backward)(const fv_map_params *p, int64_t n, const float *x, int64_t ldx, float *g, bool add,
-                     float *dx, int64_t lddx, float *tmp);
+    /* Once per call and head: turns the inputs into the form that logits wants (e.g. omega^T times sqrt(scale)
+     * log2 e). prepared_floats NULL: m*d with a projection, 0 without. prepare may be NULL with 0 floats. */
+    int64_t (*prepared_floats)(const fv_map_params *p);
+    void (*prepare)(const fv_map_params *p, float *prepared);
+
+    /* Once per sequence and head: statistics of its queries and keys; constants for the gradients. NULL: none. */
+    int64_t (*statistics_floats)(const fv_map_params *p);
+    void (*measure)(const fv_map_params *p, int64_t nq, const float *q, int64_t ldq, int64_t nk,
+                    const float *k, int64_t ldk, float *statistics);
+
+    /* Features of n rows: u [n][r]; bias [n] (exponential) the per-row term all features share; c [n][r]
+     * (coefficients). Others are not touched and may be NULL. */
+    void (*logits)(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias);
+
+    /* Backward of the features. g [n][r]: dL/dphi (plain) or dL/dln|phi| = dL/dphi phi (exponential: of
+     * u ln 2 and bias ln 2). gc [n][r] (coefficients): dL/dc. dx [n][d] += (add) or = ; gradients of inputs
+     * are added to p->d_input where not NULL. g and gc are destroyed. tmp: tmp_floats (NULL: n*r + n + r)
+     * floats. x and dx may be the same array when not add. */
+    void (*backward)(const fv_map_params *p, const fv_rows *rows, float *g, float *gc, bool add, float *dx,
+                     int64_t lddx, float *tmp);
+    int64_t (*tmp_floats)(const fv_map_params *p, int64_t n);
 };
 
-extern const fv_feature_map fv_map_favor_plus, fv_map_relu;
+/* ---- pieces that maps share: projected.c ---- */
+
+/* r = m. */
+int64_t fv_map_count_m(const fv_attention_options *options, int64_t m);
+/* 1/m */
+double fv_map_unit_m(const fv_map_params *p);
+/* prepared [d][m] = omega^T times factor, so that u = x prepared is one plain product. */
+void fv_map_prepare_scaled(const fv_map_params *p, double factor, float *prepared);
+/* u [n][m] (row stride ldu) = x prepared */
+void fv_map_project(const fv_map_params *p, const fv_rows *rows, float *u, int64_t ldu);
+/* bias[i] = factor |x_i|^2 of raw rows */
+void fv_map_squares(const fv_map_params *p, const fv_rows *rows, double factor, float *bias);
+/* Backward of u = factor omega.x, g [n][m] with row stride ldg: domega += factor g^T x where it is wanted; to be
+ * called before dx may overwrite x. */
+void fv_map_projection_gradient(const fv_map_params *p, const fv_rows *rows, double factor, const float *g,
+                                int64_t ldg);
+/* ... and dx [n][d] = factor g omega + beta dx. */
+void fv_map_project_back(const fv_map_params *p, int64_t n, double factor, const float *g, int64_t ldg,
+                         float beta, float *dx, int64_t lddx);
 
 /* Draws m x d projection rows: features/projection.c. False for kinds it does not know. */
 bool fv_projection_draw(int projection, int row_norms, int64_t m, int64_t d, uint64_t seed, uint32_t draw,
                         uint32_t head, float *w, double *work);
 /* Doubles of `work`. */
 int64_t fv_projection_work(int64_t m, int64_t d);
+
+/* ---- the maps: a row each in attention/table.c ---- */
+
+extern const fv_feature_map fv_map_favor_plus, fv_map_relu;
 
 #endif

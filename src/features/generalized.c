@@ -11,58 +11,61 @@
 #include "features/feature_map.h"
 #include <math.h>
 
-static int64_t feature_count(int64_t m)
+static void prepare(const fv_map_params *p, float *prepared)
 {
-    return m;
-}
-
-static void prepare(const fv_map_params *p, const float *w, float *wt)
-{
-    float factor = sqrtf(p->scale);
-    for (int64_t f = 0; f < p->m; f++)
-        for (int64_t c = 0; c < p->d; c++)
-            wt[c * p->m + f] = factor * w[f * p->d + c];
+    if (p->projected)
+        fv_map_prepare_scaled(p, sqrt((double)p->scale), prepared);
 }
 
 /* u = W x, or x itself. */
-static void pre_activation(const fv_map_params *p, int64_t n, const float *x, int64_t ldx, float *u)
+static void pre_activation(const fv_map_params *p, const fv_rows *rows, float *u)
 {
     const fv_kernels *kr = p->kernels;
     if (p->projected) {
-        kr->gemm('N', 'N', n, p->m, p->d, 1.0f, x, ldx, p->wt, p->m, 0.0f, u, p->m);
+        fv_map_project(p, rows, u, p->m);
         return;
     }
-    kr->copy_rows(n, p->d, x, ldx, u, p->d);
+    kr->copy_rows(rows->n, p->d, rows->x, rows->ldx, u, p->d);
     if (p->scale != 1.0f)
-        kr->scale(n * p->d, sqrtf(p->scale), u, u);
+        kr->scale(rows->n * p->d, sqrtf(p->scale), u, u);
 }
 
-static void relu_logits(const fv_map_params *p, int64_t n, const float *x, int64_t ldx, float *u, float *bias)
+/* dx from g = dL/du. */
+static void pre_activation_back(const fv_map_params *p, const fv_rows *rows, float *g, bool add, float *dx,
+                                int64_t lddx)
 {
-    (void)bias;
-    pre_activation(p, n, x, ldx, u);
-    p->kernels->relu_rows(n, p->r, u, p->r, p->epsilon, u, p->r);
+    const fv_kernels *kr = p->kernels;
+    if (p->projected) {
+        fv_map_projection_gradient(p, rows, sqrt((double)p->scale), g, p->r);
+        fv_map_project_back(p, rows->n, sqrt((double)p->scale), g, p->r, add ? 1.0f : 0.0f, dx, lddx);
+        return;
+    }
+    if (p->scale != 1.0f)
+        kr->scale(rows->n * p->r, sqrtf(p->scale), g, g);
+    kr->scale_rows(rows->n, p->d, NULL, g, p->r, add, dx, lddx);
 }
 
-static void relu_backward(const fv_map_params *p, int64_t n, const float *x, int64_t ldx, float *g, bool add,
+static void relu_logits(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias)
+{
+    (void)c, (void)bias;
+    pre_activation(p, rows, u);
+    p->kernels->relu_rows(rows->n, p->r, u, p->r, p->epsilon, u, p->r);
+}
+
+static void relu_backward(const fv_map_params *p, const fv_rows *rows, float *g, float *gc, bool add,
                           float *dx, int64_t lddx, float *tmp)
 {
-    const fv_kernels *kr = p->kernels;
-    pre_activation(p, n, x, ldx, tmp);
-    kr->relu_rows_back(n, p->r, tmp, p->r, g, p->r, g, p->r);
-    if (p->projected) {
-        kr->gemm('N', 'N', n, p->d, p->m, sqrtf(p->scale), g, p->r, p->w, p->d, add ? 1.0f : 0.0f, dx, lddx);
-        return;
-    }
-    if (p->scale != 1.0f)
-        kr->scale(n * p->r, sqrtf(p->scale), g, g);
-    kr->scale_rows(n, p->d, NULL, g, p->r, add, dx, lddx);
+    (void)gc;
+    pre_activation(p, rows, tmp);
+    p->kernels->relu_rows_back(rows->n, p->r, tmp, p->r, g, p->r, g, p->r);
+    pre_activation_back(p, rows, g, add, dx, lddx);
 }
 
 const fv_feature_map fv_map_relu = {
     .name = "relu",
     .generalized = true,
-    .feature_count = feature_count,
+    .unit_scale = true,
+    .feature_count = fv_map_count_m,
     .prepare = prepare,
     .logits = relu_logits,
     .backward = relu_backward,

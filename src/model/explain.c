@@ -36,18 +36,16 @@ static fv_status weigh(fv_model *model, const fv_pass *pass, int64_t layer, int6
 {
     const fv_shape *s = &model->shape;
     int64_t stride = (s->heads + 2 * s->kv_heads) * s->head_dim;
-    fv_attention_io io = {.q = qkv,
-                          .k = qkv + s->heads * s->head_dim,
-                          .projection = fv_model_projection(model, layer),
-                          .q_stride = stride,
-                          .k_stride = stride};
+    fv_attention_io io = {
+        .q = qkv, .k = qkv + s->heads * s->head_dim, .q_stride = stride, .k_stride = stride};
+    fv_attention_bind_drawn(model->attention, fv_model_projection(model, layer), &io);
     fv_memory need;
     TRY(fv_attention_measure(model->attention, &pass->layout, &need));
     void *scratch = fv_alloc(model->ctx, need.scratch);
     if (scratch == NULL)
         return FV_ERR_RESOURCE;
-    fv_status status = model->attention->mechanism->weights(model->attention, &pass->layout, &io, rows, n,
-                                                            head, weights, pass->tokens, scratch);
+    fv_status status =
+        fv_operator_rows(model->attention, &pass->layout, &io, rows, n, head, weights, scratch);
     fv_free(model->ctx, scratch);
     return status;
 }

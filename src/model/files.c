@@ -42,7 +42,7 @@ static fv_status with_file(fv_context *ctx, const char *directory, const char *n
 /* Every tensor of the file, in order: the parameters, then the projections. */
 static int64_t tensor_count(const fv_model *model)
 {
-    return model->parameter_count + (model->info.projection_floats > 0 ? model->shape.layers : 0);
+    return model->parameter_count + (model->info.drawn_floats > 0 ? model->shape.layers : 0);
 }
 
 static void describe(const fv_model *model, int64_t index, char name[FV_NAME_BYTES], fv_tensor *t)
@@ -63,7 +63,7 @@ static void describe(const fv_model *model, int64_t index, char name[FV_NAME_BYT
     t->shape[0] = model->shape.heads;
     t->shape[1] = model->info.projection_rows;
     t->shape[2] = model->shape.head_dim;
-    t->count = model->info.projection_floats;
+    t->count = model->info.drawn_floats;
     t->data = fv_model_projection(model, layer);
 }
 

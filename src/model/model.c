@@ -10,7 +10,7 @@ static fv_model *lay_out(fv_arena *arena, fv_context *ctx, const fv_shape *s, co
     int64_t count = fv_parameters_count(s), sinusoids = 0, projections = -1;
     if (s->places_kind == FV_PLACES_SINUSOIDAL && !fv_mul(s->places, s->width, &sinusoids))
         sinusoids = -1;
-    if (!fv_mul(s->layers, info->projection_floats, &projections))
+    if (!fv_mul(s->layers, info->drawn_floats, &projections))
         projections = -1;
     head.layers = FV_PUSH(arena, fv_layer, s->layers);
     head.parameters = FV_PUSH(arena, fv_parameter, count);
@@ -164,7 +164,7 @@ float *fv_model_gradients(fv_model *model)
 
 fv_status fv_model_redraw(fv_model *model, int64_t draw)
 {
-    int64_t layers = model->shape.layers, floats = model->info.projection_floats;
+    int64_t layers = model->shape.layers, floats = model->info.drawn_floats;
     if (draw < 0)
         return fv_fail(model->ctx, FV_ERR_USAGE, "draw %lld of the projections; expected 0 or more",
                        (long long)draw);

@@ -43,7 +43,7 @@ static uint64_t hash_floats(uint64_t hash, const float *values, int64_t count)
 uint64_t fv_model_fingerprint(const fv_model *model)
 {
     uint64_t hash = hash_floats(hash_start, model->values, model->float_count);
-    return hash_floats(hash, model->projections, model->shape.layers * model->info.projection_floats);
+    return hash_floats(hash, model->projections, model->shape.layers * model->info.drawn_floats);
 }
 
 static void fingerprint_text(const fv_model *model, char text[FINGERPRINT_TEXT])

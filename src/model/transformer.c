@@ -21,7 +21,7 @@ int fv_transformer_nodes(const fv_shape *shape)
 
 const float *fv_model_projection(const fv_model *model, int64_t layer)
 {
-    int64_t floats = model->info.projection_floats;
+    int64_t floats = model->info.drawn_floats;
     return floats > 0 ? model->projections + layer * floats : NULL;
 }
 
@@ -65,7 +65,7 @@ static int attention_part(fv_model *model, const fv_pass *pass, int64_t l, int x
     const fv_layer *layer = &model->layers[l];
     fv_attention_call call = {.op = model->attention,
                               .layout = &pass->layout,
-                              .projection = fv_model_projection(model, l),
+                              .drawn = fv_model_projection(model, l),
                               .states =
                                   pass->states != NULL ? pass->states + (size_t)l * pass->state_bytes : NULL,
                               .state_bytes = pass->state_bytes};

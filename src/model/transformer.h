@@ -66,7 +66,7 @@ struct fv_model {
     int64_t float_count;
     int64_t token, place, norm_gain, norm_bias, head, head_bias; /* offsets; place -1: none */
     float *values;
-    float *projections; /* [layers][info.projection_floats] */
+    float *projections; /* [layers][info.drawn_floats] */
     float *sinusoids;   /* [places][width] of sinusoidal positions */
     fv_tape tape;
 

@@ -96,6 +96,46 @@ static void *memory(const problem *p, size_t bytes)
     return block;
 }
 
+/* Values an input may have: gates and decays inside (0, 1), factors about 1, the rest normal. */
+static float input_value(fv_input which, double normal, double uniform)
+{
+    switch (which) {
+    case FV_INPUT_GATE:
+        return (float)(0.1 + 0.8 * uniform);
+    case FV_INPUT_DECAY:
+        return (float)(0.5 + 0.5 * uniform);
+    case FV_INPUT_PPSBN_GAMMA:
+    case FV_INPUT_PPSBN_BETA:
+    case FV_INPUT_BANDWIDTH:
+    case FV_INPUT_REBASED_GAMMA:
+    case FV_INPUT_PSI_DIAGONAL:
+        return (float)(0.6 + 0.8 * uniform);
+    default:
+        return (float)(0.5 * normal);
+    }
+}
+
+static void make_inputs(problem *p, uint64_t seed)
+{
+    for (int i = 0; i < FV_INPUT_COUNT; i++) {
+        fv_input_info info;
+        if (!fv_attention_input(p->op, (fv_input)i, &info))
+            continue;
+        int64_t n = info.floats * (info.role == FV_ROLE_TOKEN ? p->tk : 1);
+        p->input_floats[i] = n;
+        if (info.has_gradient)
+            p->d_input[i] = fv_alloc_zero(p->ctx, n + 1, sizeof(float));
+        if (info.role == FV_ROLE_DRAWN)
+            continue;
+        fv_random random = fv_random_make(seed, FV_RANDOM_TEST, 20 + (uint32_t)i, 0);
+        p->input[i] = fv_alloc_zero(p->ctx, n + 1, sizeof(float));
+        for (int64_t e = 0; e < n; e++) {
+            double normal = fv_random_normal(&random), uniform = fv_random_uniform(&random);
+            p->input[i][e] = input_value((fv_input)i, normal, uniform);
+        }
+    }
+}
+
 problem *problem_make(fv_context *ctx, const fv_attention_options *options, const problem_shape *shape)
 {
     problem *p = calloc(1, sizeof *p);
@@ -118,8 +158,9 @@ problem *problem_make(fv_context *ctx, const fv_attention_options *options, cons
     p->dq = tensor(p, p->tq, problem_row_q(p));
     p->dk = tensor(p, p->tk, problem_row_k(p));
     p->dv = tensor(p, p->tk, problem_row_v(p));
-    if (p->info.projection_floats > 0) {
-        p->w = memory(p, (size_t)p->info.projection_floats * sizeof(float));
+    make_inputs(p, shape->seed);
+    if (p->info.drawn_floats > 0) {
+        p->w = memory(p, (size_t)p->info.drawn_floats * sizeof(float));
         assert_int_equal(fv_attention_draw(p->op, shape->seed, 0, p->w), FV_OK);
     }
     assert_int_equal(fv_attention_measure(p->op, &p->layout, &p->need), FV_OK);
@@ -133,6 +174,10 @@ void problem_free(problem *p)
     void *blocks[] = {p->q, p->k, p->v, p->y, p->dy, p->dq, p->dk, p->dv, p->w, p->saved, p->scratch};
     for (int i = 0; i < FV_COUNT(blocks); i++)
         fv_free(p->ctx, blocks[i]);
+    for (int i = 0; i < FV_INPUT_COUNT; i++) {
+        fv_free(p->ctx, p->input[i]);
+        fv_free(p->ctx, p->d_input[i]);
+    }
     free(p->offsets_q);
     free(p->offsets_k);
     fv_attention_destroy(p->op);
@@ -148,17 +193,20 @@ static int64_t stride(const problem *p, int64_t row)
 
 fv_attention_io problem_io(const problem *p)
 {
-    return (fv_attention_io){
+    fv_attention_io io = {
         .q = p->q,
         .k = p->k,
         .v = p->v,
         .y = p->y,
-        .projection = p->w,
         .q_stride = stride(p, problem_row_q(p)),
         .k_stride = stride(p, problem_row_k(p)),
         .v_stride = stride(p, problem_row_v(p)),
         .y_stride = stride(p, problem_row_y(p)),
     };
+    for (int i = 0; i < FV_INPUT_COUNT; i++)
+        io.input[i] = p->input[i];
+    fv_attention_bind_drawn(p->op, p->w, &io);
+    return io;
 }
 
 static void check_canaries(const problem *p, const float *x, int64_t tokens, int64_t row)
@@ -181,6 +229,11 @@ void problem_backward(problem *p)
 {
     fv_attention_io io = problem_io(p);
     fv_attention_grad grad = {.dy = p->dy, .dq = p->dq, .dk = p->dk, .dv = p->dv};
+    for (int i = 0; i < FV_INPUT_COUNT; i++) {
+        grad.d_input[i] = p->d_input[i];
+        if (p->d_input[i] != NULL)
+            memset(p->d_input[i], 0, (size_t)p->input_floats[i] * sizeof(float));
+    }
     zero_rows(p, p->dq, p->tq, problem_row_q(p));
     zero_rows(p, p->dk, p->tk, problem_row_k(p));
     zero_rows(p, p->dv, p->tk, problem_row_v(p));
@@ -228,7 +281,8 @@ static double *widen(const problem *p, const float *x, int64_t tokens, int64_t r
 /* The specification of the problem; its tensors are freed by free_spec. */
 static spec make_spec(const problem *p)
 {
-    return (spec){
+    fv_attention_io io = problem_io(p);
+    spec s = {
         .options = p->info.options,
         .m = p->info.projection_rows,
         .r = p->info.feature_count,
@@ -236,8 +290,14 @@ static spec make_spec(const problem *p)
         .q = widen(p, p->q, p->tq, problem_row_q(p)),
         .k = widen(p, p->k, p->tk, problem_row_k(p)),
         .v = widen(p, p->v, p->tk, problem_row_v(p)),
-        .projection = p->w,
     };
+    for (int i = 0; i < FV_INPUT_COUNT; i++) {
+        double *wide = io.input[i] != NULL ? calloc((size_t)p->input_floats[i] + 1, sizeof *wide) : NULL;
+        for (int64_t e = 0; wide != NULL && e < p->input_floats[i]; e++)
+            wide[e] = (double)io.input[i][e];
+        s.input[i] = wide;
+    }
+    return s;
 }
 
 static void free_spec(spec *s)
@@ -245,6 +305,8 @@ static void free_spec(spec *s)
     free((void *)(uintptr_t)s->q);
     free((void *)(uintptr_t)s->k);
     free((void *)(uintptr_t)s->v);
+    for (int i = 0; i < FV_INPUT_COUNT; i++)
+        free((void *)(uintptr_t)s->input[i]);
 }
 
 worst problem_check_forward(const problem *p)
@@ -276,9 +338,10 @@ static void slope(const problem *p, const spec *s, double *want, double *m)
     free(y);
 }
 
-/* Entries of one gradient; *way is the field of the specification that takes the direction. */
+/* Entries of one gradient with `pad` floats between its rows; *way is the field of the specification that takes
+ * the direction. */
 static void check_one(const problem *p, const spec *s, const double **way, const float *grad, int64_t tokens,
-                      int64_t row, int64_t sample, worst *w)
+                      int64_t row, int64_t pad, int64_t sample, worst *w)
 {
     int64_t all = tokens * row, count = FV_MIN(all, sample);
     fv_random random = fv_random_make(1, FV_RANDOM_TEST, 9, (uint32_t)all);
@@ -293,7 +356,7 @@ static void check_one(const problem *p, const spec *s, const double **way, const
         direction[e] = 1;
         slope(p, s, &want, &m);
         direction[e] = 0;
-        worst_update(w, (double)grad[e / row * (row + p->pad) + e % row], want, m, e);
+        worst_update(w, (double)grad[e / row * (row + pad) + e % row], want, m, e);
     }
     *way = NULL;
     free(direction);
@@ -303,9 +366,12 @@ worst problem_check_gradients(const problem *p, int64_t sample)
 {
     spec s = make_spec(p);
     worst w = {0};
-    check_one(p, &s, &s.q_way, p->dq, p->tq, problem_row_q(p), sample, &w);
-    check_one(p, &s, &s.k_way, p->dk, p->tk, problem_row_k(p), sample, &w);
-    check_one(p, &s, &s.v_way, p->dv, p->tk, problem_row_v(p), sample, &w);
+    check_one(p, &s, &s.q_way, p->dq, p->tq, problem_row_q(p), p->pad, sample, &w);
+    check_one(p, &s, &s.k_way, p->dk, p->tk, problem_row_k(p), p->pad, sample, &w);
+    check_one(p, &s, &s.v_way, p->dv, p->tk, problem_row_v(p), p->pad, sample, &w);
+    for (int i = 0; i < FV_INPUT_COUNT; i++)
+        if (p->d_input[i] != NULL)
+            check_one(p, &s, &s.input_way[i], p->d_input[i], 1, p->input_floats[i], 0, sample, &w);
     free_spec(&s);
     return w;
 }

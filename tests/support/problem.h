@@ -21,7 +21,11 @@ typedef struct problem {
     fv_layout layout;
     int64_t *offsets_q, *offsets_k, tq, tk, pad;
     fv_memory need;
-    float *q, *k, *v, *y, *dy, *dq, *dk, *dv, *w;
+    float *q, *k, *v, *y, *dy, *dq, *dk, *dv;
+    float *w; /* all drawn inputs, behind each other */
+    float *input[FV_INPUT_COUNT],
+        *d_input[FV_INPUT_COUNT]; /* the other ones; gradients of all that have one */
+    int64_t input_floats[FV_INPUT_COUNT];
     void *saved, *scratch;
 } problem;
 
@@ -51,7 +55,7 @@ void worst_check(const worst *w, double c, const char *what, const problem *p);
 
 /* y against the specification. */
 worst problem_check_forward(const problem *p);
-/* Gradients of q, k and v against it: every entry when few, else `sample` of each. */
+/* Gradients of q, k, v and all inputs against it: every entry when few, else `sample` of each. */
 worst problem_check_gradients(const problem *p, int64_t sample);
 /* The sums in a state of the problem's tokens against it. */
 worst problem_check_state(const problem *p, const fv_state_view *view);

@@ -41,8 +41,65 @@ typedef struct spec {
     fv_layout layout;
     const double *q, *k, *v;             /* [Tq][H][d], [Tk][G][d], [Tk][G][dv] */
     const double *q_way, *k_way, *v_way; /* the direction of the derivative */
-    const float *projection;             /* [H][m][d] */
+    const double *input[FV_INPUT_COUNT]; /* as fv_attention_io.input; NULL: not taken, or the default */
+    const double *input_way[FV_INPUT_COUNT];
+    /* Made by spec_begin: what the mechanism sees, modifiers before it applied. */
+    num *Q, *K, *V; /* [Tq][H][d], [Tk][G][d], [Tk][G][dv] */
 } spec;
+
+/* A query or key vector of one head, and where it stands. */
+typedef struct spec_vector {
+    const num *x; /* [d], as the mechanism sees it, before the scale */
+    bool key;
+    int64_t sequence;
+    int64_t token;         /* in the whole call */
+    int64_t position;      /* in its sequence */
+    int64_t queries, keys; /* lengths of its sequence */
+    int64_t head;          /* query head: keys of a shared key head are seen once for each */
+} spec_vector;
+
+/* A kind: its pair or its features. */
+typedef struct spec_kind {
+    const char *name;
+    bool exponential; /* pair and features give logarithms */
+    /* Kinds without features: the entry of query i and key j (numbers in the whole call). */
+    num (*pair)(const spec *s, int64_t h, int64_t i, int64_t j);
+    /* Patterns: whether query `i` sees key `j` (positions in the sequence); NULL: all keys, causal ones aside. */
+    bool (*sees)(const spec *s, int64_t h, int64_t sequence, int64_t i, int64_t j, int64_t length);
+    /* phi [r], without the factor `unit`. */
+    void (*features)(const spec *s, const spec_vector *v, num *phi);
+    double (*unit)(const spec *s); /* factor of phi.phi; NULL: 1 */
+    /* A kind that is none of this: y of the whole call (linformer, reformer). */
+    void (*forward)(const spec *s, num *y);
+} spec_kind;
+
+/* The rows of each group of kinds; a group is one file. */
+extern const spec_kind spec_base_kinds[], spec_softmax_kinds[], spec_general_kinds[], spec_random_kinds[],
+    spec_sparse_kinds[]; /* ended by a row without a name */
+
+/* f(a) with derivative `slope`, |f''| <= bend, and the roundings of f and f' themselves. */
+num num_function(num a, double complex f, double slope, double bend, double own, double own_slope);
+num num_scaled(double factor, num a); /* by a constant rounded once */
+num num_sin(num a);
+num num_cos(num a);
+num num_log(num a);
+num num_sqrt(num a);
+num num_sum(const num *a, int64_t n);
+num num_dot(const num *a, const num *b, int64_t n);
+/* Entry `index` of an input, with its direction. */
+num spec_input(const spec *s, fv_input which, int64_t index);
+/* omega_f . x of head h from input `which`, not scaled */
+num spec_projected(const spec *s, fv_input which, int64_t h, int64_t row, const num *x);
+num spec_squares(const num *x, int64_t d); /* |x|^2 */
+const int64_t *spec_key_offsets(const spec *s);
+int64_t spec_sequence_of_query(const spec *s, int64_t i);
+
+/* spec_around.c: modifiers. Before the mechanism: replaces Q and K (rotary, ppsbn). Behind it: y. */
+void spec_around_inputs(const spec *s, num *Q, num *K);
+void spec_around_output(const spec *s, num *y);
+/* spec_decay.c: the factor that gate, decay or position bias `kernel` put on the entry of query i, key j. */
+num spec_pair_factor(const spec *s, int64_t h, int64_t i, int64_t j);
+bool spec_has_pair_factor(const spec *s);
 
 /* Whether a kind has a specification. */
 bool spec_knows(const char *kind);

@@ -1,0 +1,45 @@
+/* projected.c: the projection u = W x that most maps begin with, and its backward. */
+#include "features/feature_map.h"
+
+int64_t fv_map_count_m(const fv_attention_options *options, int64_t m)
+{
+    (void)options;
+    return m;
+}
+
+double fv_map_unit_m(const fv_map_params *p)
+{
+    return 1.0 / (double)p->m;
+}
+
+void fv_map_prepare_scaled(const fv_map_params *p, double factor, float *prepared)
+{
+    for (int64_t f = 0; f < p->m; f++)
+        for (int64_t c = 0; c < p->d; c++)
+            prepared[c * p->m + f] = (float)(factor * (double)p->w[f * p->d + c]);
+}
+
+void fv_map_project(const fv_map_params *p, const fv_rows *rows, float *u, int64_t ldu)
+{
+    p->kernels->gemm('N', 'N', rows->n, p->m, p->d, 1.0f, rows->x, rows->ldx, p->prepared, p->m, 0.0f, u,
+                     ldu);
+}
+
+void fv_map_squares(const fv_map_params *p, const fv_rows *rows, double factor, float *bias)
+{
+    p->kernels->row_dots(rows->n, p->d, (float)factor, rows->x, rows->ldx, rows->x, rows->ldx, 0.0f, bias);
+}
+
+void fv_map_projection_gradient(const fv_map_params *p, const fv_rows *rows, double factor, const float *g,
+                                int64_t ldg)
+{
+    if (p->d_input[FV_INPUT_PROJECTION] != NULL)
+        p->kernels->gemm('T', 'N', p->m, p->d, rows->n, (float)factor, g, ldg, rows->x, rows->ldx, 1.0f,
+                         p->d_input[FV_INPUT_PROJECTION], p->d);
+}
+
+void fv_map_project_back(const fv_map_params *p, int64_t n, double factor, const float *g, int64_t ldg,
+                         float beta, float *dx, int64_t lddx)
+{
+    p->kernels->gemm('N', 'N', n, p->d, p->m, (float)factor, g, ldg, p->w, p->d, beta, dx, lddx);
+}

@@ -1,0 +1,6 @@
+/* support/spec_general.c: kinds of this group. */
+#include "support/spec.h"
+
+const spec_kind spec_general_kinds[] = {
+    {.name = NULL},
+};
