@@ -32,9 +32,12 @@ static const char *const rectified[] = {
     "attention.kind", "relu", "attention.epsilon",   "0.5", "attention.chunk",     "7", "hidden_act", "relu",
     "is_decoder",     "true", "num_attention_heads", "4",   "num_key_value_heads", "2", NULL};
 static const char *const placeless[] = {"position_embedding_type", "none", "is_decoder", "true", NULL};
+static const char *const recomputed[] = {"gradient_checkpointing", "true", "hidden_dropout_prob", "0.1",
+                                         NULL};
+static const char *const reversible[] = {"reversible", "true", "is_decoder", "true", NULL};
 
-static const char *const *const models[] = {encoder, decoder,    dropping,  exact_tied,
-                                            grouped, sinusoidal, placeless, rectified};
+static const char *const *const models[] = {encoder,    decoder,   dropping,  exact_tied, grouped,
+                                            sinusoidal, placeless, rectified, recomputed, reversible};
 static const int64_t lengths[] = {13, 1, 22, 5};
 
 /* ---- gradient by Taylor remainder ---------------------------------------------------------------------- */
@@ -142,7 +145,7 @@ static void test_causal(void **state)
 {
     (void)state;
     fv_context *ctx = tiny_context(2);
-    static const char *const *const causal[] = {decoder, exact_tied, placeless};
+    static const char *const *const causal[] = {decoder, exact_tied, placeless, reversible};
     const int64_t length = 40;
     for (int i = 0; i < FV_COUNT(causal); i++) {
         fv_model *model = tiny_model(ctx, causal[i]);
@@ -224,7 +227,7 @@ static void test_accumulation(void **state)
     (void)state;
     fv_context *ctx = tiny_context(2);
     for (int i = 0; i < FV_COUNT(models); i++) {
-        if (models[i] == dropping) /* another place in the batch, another mask */
+        if (models[i] == dropping || models[i] == recomputed) /* another place in the batch, another mask */
             continue;
         fv_model *model = tiny_model(ctx, models[i]);
         tiny_batch b, one;
@@ -286,7 +289,7 @@ static void test_evaluate(void **state)
         }
         assert_true(fabs(loss - expected) <= 8 * 1.2e-7 * (expected + 41));
         assert_int_equal(correct, hits);
-        if (models[i] != dropping)
+        if (models[i] != dropping && models[i] != recomputed)
             assert_true(train == loss);
         else
             assert_true(train != loss);

@@ -18,7 +18,8 @@ static const char *const grouped[] = {
     "is_decoder", "true", "num_attention_heads", "4", "num_key_value_heads", "2", "attention.kind",
     "favor+",     NULL};
 static const char *const placeless[] = {"is_decoder", "true", "position_embedding_type", "none", NULL};
-static const char *const *const models[] = {favor, relu, exact, grouped, placeless};
+static const char *const reversible[] = {"is_decoder", "true", "reversible", "true", NULL};
+static const char *const *const models[] = {favor, relu, exact, grouped, placeless, reversible};
 
 /* One sum in another order: about 8 matrix products of up to 32 terms and an attention sum of up to 60 stand
  * behind a logit, each off by a few eps of its terms, and layer norms keep the terms near 1. */

@@ -70,8 +70,9 @@ static void sink_backward(fv_tape *tape, fv_node *node)
         memcpy(gradient, bench.dy, (size_t)(v->rows * v->cols) * sizeof(float));
 }
 
-static const fv_op op_input = {"input", false, true, input_forward, NULL, input_backward, NULL};
-static const fv_op op_sink = {"sink", false, false, sink_forward, NULL, sink_backward, NULL};
+static const fv_op op_input = {
+    .name = "input", .reads_output = true, .forward = input_forward, .backward = input_backward};
+static const fv_op op_sink = {.name = "sink", .forward = sink_forward, .backward = sink_backward};
 
 static int input(int64_t rows, int64_t cols, const float *values)
 {

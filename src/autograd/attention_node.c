@@ -37,7 +37,7 @@ static void attention_forward(fv_tape *tape, fv_node *node)
 {
     const fv_memory *need = &node->as.attention.need;
     float *y = fv_tape_output(tape, node);
-    if (tape->training && need->saved > 0)
+    if (tape->saving && need->saved > 0)
         node->saved = fv_tape_take_bytes(tape, need->saved);
     fv_block scratch = fv_tape_take_bytes(tape, need->scratch);
     if (fv_tape_running(tape)) {
@@ -116,10 +116,19 @@ static double attention_flop(const fv_tape *tape, const fv_node *node)
 }
 
 /* The backward of kernelised kinds does not read the output. */
-static const fv_op op_kernelized = {"attention",        true,          false, attention_forward, NULL,
-                                    attention_backward, attention_flop};
-static const fv_op op_attention = {"attention",        true,          true, attention_forward, NULL,
-                                   attention_backward, attention_flop};
+static const fv_op op_kernelized = {.name = "attention",
+                                    .reads = 1,
+                                    .saves = true,
+                                    .forward = attention_forward,
+                                    .backward = attention_backward,
+                                    .flop = attention_flop};
+static const fv_op op_attention = {.name = "attention",
+                                   .reads = 1,
+                                   .reads_output = true,
+                                   .saves = true,
+                                   .forward = attention_forward,
+                                   .backward = attention_backward,
+                                   .flop = attention_flop};
 
 int fv_tape_attention(fv_tape *tape, int qkv, const fv_attention_call *call)
 {

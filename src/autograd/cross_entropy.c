@@ -140,8 +140,8 @@ static double loss_flop(const fv_tape *tape, const fv_node *node)
     return 2.0 * (double)x->rows * (double)x->cols * (double)node->as.loss.classes;
 }
 
-static const fv_op op_cross_entropy = {"cross-entropy", false,    false, loss_forward, NULL,
-                                       loss_backward,   loss_flop};
+static const fv_op op_cross_entropy = {
+    .name = "cross-entropy", .forward = loss_forward, .backward = loss_backward, .flop = loss_flop};
 
 void fv_tape_cross_entropy(fv_tape *tape, int x, const fv_cross_entropy *loss)
 {

@@ -79,8 +79,8 @@ static void embedding_backward(fv_tape *tape, fv_node *node)
     fv_tape_parallel(tape, TABLE_TASKS, add_to_table, &place);
 }
 
-static const fv_op op_embedding = {"embedding",        false, false, embedding_forward, NULL,
-                                   embedding_backward, NULL};
+static const fv_op op_embedding = {
+    .name = "embedding", .forward = embedding_forward, .backward = embedding_backward};
 
 int fv_tape_embedding(fv_tape *tape, const fv_embedding *embedding)
 {

@@ -43,7 +43,7 @@ static void norm_rows(void *arg, int64_t index, int worker)
 static void norm_forward(fv_tape *tape, fv_node *node)
 {
     float *y = fv_tape_output(tape, node);
-    if (tape->training)
+    if (tape->saving)
         node->saved = fv_tape_take(tape, 2 * fv_tape_value(tape, node->input[0])->rows);
     norm_job job = make_job(tape, node);
     job.y = y;
@@ -88,8 +88,12 @@ static void norm_backward(fv_tape *tape, fv_node *node)
     fv_tape_done(tape, node->input[0]);
 }
 
-static const fv_op op_layernorm = {"layernorm",    true,          false, norm_forward,
-                                   norm_recompute, norm_backward, NULL};
+static const fv_op op_layernorm = {.name = "layernorm",
+                                   .reads = 1,
+                                   .saves = true,
+                                   .forward = norm_forward,
+                                   .recompute = norm_recompute,
+                                   .backward = norm_backward};
 
 int fv_tape_layernorm(fv_tape *tape, int x, int64_t gain, int64_t bias, float eps)
 {

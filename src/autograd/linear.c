@@ -71,7 +71,7 @@ static void finish_tile(const fv_kernels *kernels, const fv_product *p, int64_t 
 static void linear_forward(fv_tape *tape, fv_node *node)
 {
     const fv_value *x = fv_tape_value(tape, node->input[0]), *out = fv_tape_value(tape, node->output);
-    bool keep = tape->training && node->as.linear.activation != FV_ACTIVATION_NONE;
+    bool keep = tape->saving && node->as.linear.activation != FV_ACTIVATION_NONE;
     float *y = fv_tape_output(tape, node), *u = y;
     if (keep) {
         node->saved = fv_tape_take_bytes(tape, out->data.bytes);
@@ -202,9 +202,18 @@ static double linear_flop(const fv_tape *tape, const fv_node *node)
 
 /* Without an activation y is not computed again; and nobody's backward reads such a y but a layer's that
  * keeps it: attention's q, k, v. */
-static const fv_op op_linear = {"linear", true, false, linear_forward, NULL, linear_backward, linear_flop};
-static const fv_op op_activated = {"linear+activation", true,       false, linear_forward, linear_recompute,
-                                   linear_backward,     linear_flop};
+static const fv_op op_linear = {.name = "linear",
+                                .reads = 1,
+                                .forward = linear_forward,
+                                .backward = linear_backward,
+                                .flop = linear_flop};
+static const fv_op op_activated = {.name = "linear+activation",
+                                   .reads = 1,
+                                   .saves = true,
+                                   .forward = linear_forward,
+                                   .recompute = linear_recompute,
+                                   .backward = linear_backward,
+                                   .flop = linear_flop};
 
 int fv_tape_linear(fv_tape *tape, int x, int64_t outputs, int64_t weight, int64_t bias,
                    fv_activation activation)

@@ -2,7 +2,8 @@
  *
  * Dropout keeps an element with probability 1 - rate and scales it by 1/(1 - rate) (Srivastava et al.
  * 2014). Which ones is a pure function of (seed, step, micro-batch, site, element): backward draws the same
- * numbers again and nothing is saved. y takes m's block; the gradient of x is that of y, passed on.
+ * numbers again and nothing is saved. y takes m's block; the gradient of x is that of y, passed on. Where a
+ * reversible segment ends, backward takes x = y - dropout(m) (Gomez et al. 2017).
  */
 #include "autograd/tape.h"
 
@@ -14,7 +15,8 @@ typedef struct residual_job {
     uint64_t first; /* block of random numbers of element 0 */
     const float *x, *m;
     float *y;
-    bool add; /* y += */
+    bool add;       /* y += */
+    float *dropped; /* m's block, for dropout(m) */
 } residual_job;
 
 static residual_job make_job(const fv_tape *tape, const fv_node *node)
@@ -91,7 +93,40 @@ static void residual_backward(fv_tape *tape, fv_node *node)
         fv_tape_move_gradient(tape, dy, node->input[0]);
 }
 
-static const fv_op op_residual = {"residual", false, false, residual_forward, NULL, residual_backward, NULL};
+/* ---- x again: y - dropout(m), in the block of y; m's is no longer needed ---------------------------------------------------- */
+
+static void undo_rows(void *arg, int64_t index, int worker)
+{
+    (void)worker;
+    const residual_job *job = arg;
+    int64_t row = index * FV_ROW_BLOCK, first = row * job->cols;
+    int64_t n = FV_MIN(FV_ROW_BLOCK, job->rows - row) * job->cols;
+    const float *m = job->m;
+    if (job->rate > 0) {
+        drop(job, first, n, m, false, job->dropped);
+        m = job->dropped;
+    }
+    job->kernels->axpy(n, -1.0f, m + first, job->y + first);
+}
+
+static void residual_undo(fv_tape *tape, fv_node *node)
+{
+    fv_value *x = fv_tape_value(tape, node->input[0]), *y = fv_tape_value(tape, node->output);
+    if (x->data.bytes > 0) { /* the other stream's undo made it already */
+        fv_tape_give(tape, &y->data);
+        return;
+    }
+    residual_job job = make_job(tape, node);
+    job.dropped = fv_tape_block(tape, fv_tape_value(tape, node->input[1])->data);
+    job.m = job.dropped;
+    job.y = fv_tape_block(tape, y->data);
+    fv_tape_parallel(tape, fv_row_blocks(job.rows), undo_rows, &job);
+    x->data = y->data;
+    y->data = (fv_block){0};
+}
+
+static const fv_op op_residual = {
+    .name = "residual", .forward = residual_forward, .backward = residual_backward, .undo = residual_undo};
 
 int fv_tape_residual(fv_tape *tape, int x, int m, float rate, uint32_t site)
 {

@@ -64,7 +64,7 @@ static void select_backward(fv_tape *tape, fv_node *node)
     fv_tape_parallel(tape, fv_row_blocks(out->rows), scatter, &add);
 }
 
-static const fv_op op_select = {"select", false, false, select_forward, NULL, select_backward, NULL};
+static const fv_op op_select = {.name = "select", .forward = select_forward, .backward = select_backward};
 
 int fv_tape_select(fv_tape *tape, int x, const int32_t *ids, int64_t n)
 {

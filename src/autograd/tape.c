@@ -1,4 +1,4 @@
-/* tape.c: recording, running forward and in reverse, and the life of values. */
+/* tape.c: recording, blocks and gradients of values. Running: replay.c. */
 #include "autograd/tape.h"
 #include <string.h>
 
@@ -11,6 +11,7 @@ void fv_tape_layout(fv_tape *tape, fv_context *ctx, int nodes, fv_arena *arena)
     *tape = (fv_tape){.ctx = ctx, .node_limit = nodes};
     tape->nodes = FV_PUSH(arena, fv_node, nodes);
     tape->values = FV_PUSH(arena, fv_value, nodes);
+    tape->segments = FV_PUSH(arena, fv_segment, nodes);
     tape->pool.entries = FV_PUSH(arena, fv_pool_entry, entries);
     tape->pool.limit = entries;
 }
@@ -18,10 +19,12 @@ void fv_tape_layout(fv_tape *tape, fv_context *ctx, int nodes, fv_arena *arena)
 void fv_tape_reset(fv_tape *tape, bool training, void *memory, size_t capacity)
 {
     tape->training = training;
+    tape->saving = false;
     tape->stepping = false;
     tape->running = memory != NULL;
     tape->status = FV_OK;
-    tape->node_count = tape->value_count = 0;
+    tape->node_count = tape->value_count = tape->segment_count = 0;
+    tape->segment = -1;
     tape->pool.base = memory;
     tape->pool.capacity = capacity;
     tape->pool.count = 0;
@@ -47,6 +50,15 @@ fv_value *fv_tape_value(fv_tape *tape, int value)
     return &tape->values[value];
 }
 
+static void add_reader(const fv_node *node, fv_value *value, bool backward)
+{
+    value->readers++;
+    value->back_readers += backward;
+    value->inner_back += backward && value->segment == node->segment && node->segment >= 0;
+    value->crosses |= node->segment >= 0 && value->segment != node->segment;
+    value->rebuilt = false;
+}
+
 fv_node *fv_tape_record(fv_tape *tape, const fv_op *op, int a, int b, int64_t rows, int64_t cols)
 {
     if (tape->node_count == tape->node_limit) { /* the last node is given up, forward will not run */
@@ -57,15 +69,14 @@ fv_node *fv_tape_record(fv_tape *tape, const fv_op *op, int a, int b, int64_t ro
     }
     int id = tape->node_count++;
     fv_node *node = &tape->nodes[id];
-    *node = (fv_node){.op = op, .input = {a, b}, .output = -1};
-    for (int i = 0; i < 2; i++)
-        if (node->input[i] >= 0)
-            fv_tape_value(tape, node->input[i])->readers++;
-    if (a >= 0 && op->reads_input)
-        fv_tape_value(tape, a)->back_readers++;
+    *node = (fv_node){.op = op, .input = {a, b}, .output = -1, .segment = tape->segment};
+    for (unsigned k = 0; k < 2; k++)
+        if (node->input[k] >= 0)
+            add_reader(node, fv_tape_value(tape, node->input[k]), (op->reads >> k & 1) != 0);
     if (cols > 0) {
         node->output = tape->value_count++;
-        tape->values[node->output] = (fv_value){.rows = rows, .cols = cols, .producer = id};
+        tape->values[node->output] =
+            (fv_value){.rows = rows, .cols = cols, .producer = id, .segment = tape->segment};
     }
     return node;
 }
@@ -137,11 +148,17 @@ float *fv_tape_output(fv_tape *tape, fv_node *node)
     return fv_tape_block(tape, value->data);
 }
 
+bool fv_tape_passing(const fv_tape *tape, int value)
+{
+    const fv_value *v = &tape->values[value];
+    return v->back_readers == 0 && !v->held && !v->crosses && !v->stream &&
+           !tape->nodes[v->producer].op->reads_output;
+}
+
 float *fv_tape_reuse(fv_tape *tape, fv_node *node, int input)
 {
     fv_value *from = fv_tape_value(tape, input), *to = fv_tape_value(tape, node->output);
-    bool free_to = from->waiting == 1 && from->back_readers == 0 && !from->held;
-    if (!free_to || tape->nodes[from->producer].op->reads_output)
+    if (from->waiting > 1 || !fv_tape_passing(tape, input))
         return fv_tape_output(tape, node);
     to->data = from->data;
     from->data = (fv_block){0};
@@ -161,7 +178,7 @@ const float *fv_tape_read(fv_tape *tape, int value)
 void fv_tape_done(fv_tape *tape, int value)
 {
     fv_value *v = fv_tape_value(tape, value);
-    if (--v->waiting <= 0 && !v->held && !tape->nodes[v->producer].op->reads_output)
+    if (--v->waiting <= 0 && !v->held && !v->stream && !tape->nodes[v->producer].op->reads_output)
         fv_tape_give(tape, &v->data);
 }
 
@@ -219,65 +236,4 @@ void fv_tape_move_gradient(fv_tape *tape, fv_block block, int value)
     bool fresh;
     float *gradient = fv_tape_gradient(tape, value, &fresh);
     sum(tape, v, gradient, fv_tape_block(tape, block), gradient);
-}
-
-/* ---- running ------------------------------------------------------------------------------------- */
-
-/* A reader of `value` has run. */
-static void release_input(fv_tape *tape, int value)
-{
-    fv_value *v = fv_tape_value(tape, value);
-    if (--v->waiting > 0 || v->held)
-        return;
-    const fv_op *producer = tape->nodes[v->producer].op;
-    bool needed = tape->training && (v->back_readers > 0 || producer->reads_output);
-    if (!needed || producer->recompute != NULL)
-        fv_tape_give(tape, &v->data);
-}
-
-static void copy_outside(fv_tape *tape, const fv_node *node)
-{
-    const fv_value *v = node->output >= 0 ? fv_tape_value(tape, node->output) : NULL;
-    if (v != NULL && v->outside != NULL)
-        sum(tape, v, fv_tape_data(tape, node->output), NULL, v->outside);
-}
-
-fv_status fv_tape_forward(fv_tape *tape)
-{
-    for (int i = 0; i < tape->value_count; i++)
-        tape->values[i].waiting = tape->values[i].readers;
-    for (int i = 0; i < tape->node_count; i++) {
-        fv_node *node = &tape->nodes[i];
-        node->op->forward(tape, node);
-        copy_outside(tape, node);
-        if (!tape->training)
-            fv_tape_give(tape, &node->saved);
-        for (int k = 0; k < 2; k++)
-            if (node->input[k] >= 0)
-                release_input(tape, node->input[k]);
-    }
-    return tape->status;
-}
-
-static void release_node(fv_tape *tape, fv_node *node)
-{
-    fv_tape_give(tape, &node->saved);
-    if (node->output < 0)
-        return;
-    fv_value *output = fv_tape_value(tape, node->output);
-    fv_tape_give(tape, &output->gradient);
-    if (!output->held)
-        fv_tape_give(tape, &output->data);
-}
-
-fv_status fv_tape_backward(fv_tape *tape)
-{
-    for (int i = 0; i < tape->value_count; i++)
-        tape->values[i].waiting = tape->values[i].back_readers;
-    for (int i = tape->node_count - 1; i >= 0; i--) {
-        fv_node *node = &tape->nodes[i];
-        node->op->backward(tape, node);
-        release_node(tape, node);
-    }
-    return tape->status;
 }

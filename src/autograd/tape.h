@@ -18,6 +18,12 @@
  * reads, except values their producer can cheaply compute again (`recompute`: layer norms from their input,
  * activations from their pre-activation). Backward gives everything back in reverse order; the gradient of a
  * residual stream is one block that moves from node to node.
+ *
+ * Segments are run again (replay.c): forward keeps nothing of what is recorded between fv_tape_segment and
+ * fv_tape_segment_end, and backward runs it once more from the values that came in from outside, with the
+ * same random numbers: the bits are those of a tape that kept everything. A reversible segment ends in
+ * y = x + dropout(m), and backward takes x = y - dropout(m), so that not even what came in is kept: memory
+ * does not grow with the number of segments. x then differs from the one of forward by rounding.
  */
 #ifndef FV_AUTOGRAD_TAPE_H
 #define FV_AUTOGRAD_TAPE_H
@@ -33,11 +39,13 @@ typedef struct fv_node fv_node;
  * touch data only in fv_tape_parallel or after checking fv_tape_running. */
 typedef struct fv_op {
     const char *name;
-    bool reads_input;  /* backward reads the value of input 0 */
+    unsigned reads;    /* bit k: backward reads the value of input k */
     bool reads_output; /* backward reads the output's value */
+    bool saves;        /* backward reads node->saved */
     void (*forward)(fv_tape *tape, fv_node *node);
     void (*recompute)(fv_tape *tape, fv_node *node); /* output again; NULL: it must be kept */
     void (*backward)(fv_tape *tape, fv_node *node);
+    void (*undo)(fv_tape *tape, fv_node *node);               /* input 0 again from the output and input 1 */
     double (*flop)(const fv_tape *tape, const fv_node *node); /* forward; NULL: not counted */
 } fv_op;
 
@@ -47,7 +55,12 @@ typedef struct fv_value {
     int producer;     /* node */
     int readers;      /* nodes that read it in forward */
     int back_readers; /* ... in backward */
-    int waiting;      /* of them, still to come */
+    int inner_back;   /* of these, the ones in the producer's own segment */
+    int waiting;      /* readers still to come */
+    int segment;      /* the producer's; -1: none */
+    bool crosses;     /* a node of another segment reads it */
+    bool stream;      /* the output of a reversible segment, which its undo reads */
+    bool rebuilt;     /* the undo of a reversible segment makes it again, and nobody reads it later */
     bool held;        /* fv_tape_hold: lives until the tape is reset */
     fv_block data, gradient;
     float *outside; /* data copied to the caller's memory, without the padding */
@@ -69,8 +82,8 @@ typedef struct fv_embedding {
 typedef struct fv_attention_call {
     const fv_attention *op;
     const fv_layout *layout;
-    const float *drawn;      /* random inputs; NULL: the kind takes none */
-    void *states;            /* streaming: [sequences] of state_bytes, continued; NULL: none */
+    const float *drawn; /* random inputs; NULL: the kind takes none */
+    void *states;       /* streaming: [sequences] of state_bytes, continued; NULL: none */
     size_t state_bytes;
 } fv_attention_call;
 
@@ -88,6 +101,8 @@ struct fv_node {
     const fv_op *op;
     int input[2]; /* values; -1: none */
     int output;   /* value; -1: none */
+    int segment;  /* -1: none */
+    bool again;   /* in a segment: backward needs it to run once more */
     fv_block saved;
     union {
         fv_embedding embedding;
@@ -121,19 +136,29 @@ typedef struct fv_dropout_key {
     int64_t step, micro;
 } fv_dropout_key;
 
+/* Nodes first .. last - 1, run again in backward. */
+typedef struct fv_segment {
+    int first, last;
+    bool reversible;
+} fv_segment;
+
 struct fv_tape {
     fv_context *ctx;
     fv_pool pool;
     bool running;  /* false: measuring */
     bool training; /* a backward follows */
+    bool saving;   /* forward leaves what backward reads: training, and no segment's first run */
     bool stepping; /* one token of a stream: products of one row may take their own path */
+    bool keep_all; /* segments are kept like everything else: what a test holds them against */
     const float *parameters;
     float *gradients;
     fv_dropout_key dropout;
     fv_status status; /* the first failure; later work is skipped */
     fv_node *nodes;
     fv_value *values;
-    int node_count, value_count, node_limit; /* as many values as nodes */
+    fv_segment *segments;
+    int node_count, value_count, segment_count, node_limit; /* as many values and segments as nodes */
+    int segment;                                            /* being recorded; -1: none */
 };
 
 /* ---- the tape --------------------------------------------------------------------------------------- */
@@ -150,6 +175,11 @@ void fv_tape_hold(fv_tape *tape, int value);                 /* keep after forwa
 void fv_tape_place(fv_tape *tape, int value, float *memory); /* copy it there in forward */
 const float *fv_tape_data(const fv_tape *tape, int value);
 
+/* What is recorded from here to the end is run again in backward. Segments do not nest. A reversible one ends
+ * in a residual with x. Without training nothing is run again. */
+void fv_tape_segment(fv_tape *tape, bool reversible);
+void fv_tape_segment_end(fv_tape *tape);
+
 /* ---- recording; each returns its output value ---------------------------------------------------- */
 
 int fv_tape_embedding(fv_tape *tape, const fv_embedding *embedding);
@@ -159,6 +189,7 @@ int fv_tape_linear(fv_tape *tape, int x, int64_t outputs, int64_t weight, int64_
 int fv_tape_layernorm(fv_tape *tape, int x, int64_t gain, int64_t bias, float eps);
 /* y = x + dropout(m), or dropout(m) alone with x = -1. Without training, or with rate 0, nothing drops. */
 int fv_tape_residual(fv_tape *tape, int x, int m, float rate, uint32_t site);
+int fv_tape_mean(fv_tape *tape, int a, int b); /* y = (a + b) / 2 */
 int fv_tape_attention(fv_tape *tape, int qkv, const fv_attention_call *call);
 /* Rows ids[0] .. ids[n-1] of x, each at most once. */
 int fv_tape_select(fv_tape *tape, int x, const int32_t *ids, int64_t n);
@@ -194,10 +225,11 @@ static inline float *fv_tape_block(const fv_tape *tape, fv_block block)
 }
 
 fv_value *fv_tape_value(fv_tape *tape, int value);
-float *fv_tape_output(fv_tape *tape, fv_node *node);            /* takes the block of the output */
-float *fv_tape_reuse(fv_tape *tape, fv_node *node, int value);  /* ... that of `value`, if it is free to */
-const float *fv_tape_read(fv_tape *tape, int value);            /* data, computed again if need be */
-void fv_tape_done(fv_tape *tape, int value);                    /* backward will not read it again here */
+float *fv_tape_output(fv_tape *tape, fv_node *node);           /* takes the block of the output */
+float *fv_tape_reuse(fv_tape *tape, fv_node *node, int value); /* ... that of `value`, if it is free to */
+bool fv_tape_passing(const fv_tape *tape, int value); /* nobody needs its data behind its forward readers */
+const float *fv_tape_read(fv_tape *tape, int value);  /* data, computed again if need be */
+void fv_tape_done(fv_tape *tape, int value);          /* backward will not read it again here */
 float *fv_tape_gradient(fv_tape *tape, int value, bool *fresh); /* fresh: overwrite, do not add */
 void fv_tape_move_gradient(fv_tape *tape, fv_block block,
                            int value); /* a holder's block becomes it (or is added) */

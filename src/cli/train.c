@@ -32,6 +32,8 @@ static const cli_option model_options[] = {
     {.name = "positions", .key = "position_embedding_type"},
     {.name = "dropout", .key = "hidden_dropout_prob"},
     {.name = "tie-embeddings", .key = "tie_word_embeddings"},
+    {.name = "gradient-checkpointing", .key = "gradient_checkpointing"},
+    {.name = "reversible", .key = "reversible"},
 };
 static const cli_option step_options[] = {
     {.name = "batch", .key = "batch"},

@@ -33,6 +33,8 @@ static const fv_config_key keys[] = {
     {"hidden_dropout_prob", MODEL, REAL, 0, 0.99, NULL, "0.1", "share of activations dropped while training"},
     {"layer_norm_eps", MODEL, REAL, 1e-12, 1, NULL, "1e-5", "added to the variance in layer normalisation"},
     {"tie_word_embeddings", MODEL, BOOL, 0, 1, NULL, "false", "use the token embedding as the output matrix too"},
+    {"gradient_checkpointing", MODEL, BOOL, 0, 1, NULL, "false", "keep the inputs of layers alone and run each again in the backward pass: less memory, the same bits"},
+    {"reversible", MODEL, BOOL, 0, 1, NULL, "false", "reversible layers (Reformer): activations take memory independent of the number of layers"},
     {"is_decoder", MODEL, BOOL, 0, 1, NULL, "false", "causal: a token sees itself and earlier ones; the task lm sets it"},
     {"attention.kind", MODEL, TEXT, 0, 0, NULL, "favor+", "attention mechanism, one of the names favor info lists"},
     {"attention.features", MODEL, INT, 0, COUNT, NULL, "0", "random projections m a head; 0: d ln d rounded up to a multiple of 16"},

@@ -130,6 +130,13 @@ fv_status fv_shape_read(fv_context *ctx, fv_config *config, fv_shape *shape)
     TRY(read_reals(ctx, config, shape));
     shape->tied = fv_config_bool(config, "tie_word_embeddings") != 0;
     shape->causal = fv_config_bool(config, "is_decoder") != 0;
+    shape->recompute = fv_config_bool(config, "gradient_checkpointing") != 0;
+    shape->reversible = fv_config_bool(config, "reversible") != 0;
+    if (shape->recompute && shape->reversible)
+        return fv_fail(
+            ctx, FV_ERR_USAGE,
+            "config: gradient_checkpointing and reversible are both true; reversible layers run again "
+            "anyway: expected one of them");
     shape->projection_seed = (uint64_t)fv_config_int(config, "attention.projection_seed");
     if (fv_parameters_floats(shape) < 0)
         return fv_fail(ctx, FV_ERR_USAGE,

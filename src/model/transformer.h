@@ -18,6 +18,8 @@ typedef struct fv_shape {
     fv_activation activation;
     float dropout, norm_eps;
     bool tied, causal;
+    bool recompute;  /* layers run again in backward (gradient_checkpointing) */
+    bool reversible; /* two streams, and backward makes the inputs of layers from their outputs */
     uint64_t projection_seed;
 } fv_shape;
 
