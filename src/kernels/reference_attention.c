@@ -52,6 +52,18 @@ float fv_exp2_rows_reference(int64_t n, int64_t c, float *x, int64_t ldx, const 
     return top;
 }
 
+void fv_sincos_rows_reference(int64_t n, int64_t c, const float *x, int64_t ldx, float *s, float *y,
+                              int64_t ldy)
+{
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t f = 0; f < c; f++) {
+            double angle = (double)x[i * ldx + f];
+            s[i * ldy + f] = (float)sin(angle);
+            y[i * ldy + f] = (float)cos(angle);
+        }
+    }
+}
+
 void fv_relu_rows_reference(int64_t n, int64_t c, const float *x, int64_t ldx, float eps, float *y,
                             int64_t ldy)
 {

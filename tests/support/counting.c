@@ -56,6 +56,9 @@ COUNTED(void, exp2_rows_top, (int64_t n, int64_t c, float *x, int64_t ldx, const
 COUNTED(float, exp2_rows,
         (int64_t n, int64_t c, float *x, int64_t ldx, const float *bias, const float *shift),
         (n, c, x, ldx, bias, shift), n *c)
+COUNTED(void, sincos_rows,
+        (int64_t n, int64_t c, const float *x, int64_t ldx, float *s, float *y, int64_t ldy),
+        (n, c, x, ldx, s, y, ldy), 2 * n * c)
 COUNTED(void, relu_rows,
         (int64_t n, int64_t c, const float *x, int64_t ldx, float eps, float *y, int64_t ldy),
         (n, c, x, ldx, eps, y, ldy), n *c)
@@ -141,6 +144,7 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     out->finite_rows = counted_finite_rows;
     out->exp2_rows_top = counted_exp2_rows_top;
     out->exp2_rows = counted_exp2_rows;
+    out->sincos_rows = counted_sincos_rows;
     out->relu_rows = counted_relu_rows;
     out->relu_rows_back = counted_relu_rows_back;
     out->softmax_tile = counted_softmax_tile;

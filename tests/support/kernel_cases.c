@@ -203,6 +203,11 @@ static void call_exp2_rows(const fv_kernels *k, operands *o)
     o->value = (double)k->exp2_rows(o->n, o->c, o->out[0], o->ld, o->in[0], o->in[1]);
 }
 
+static void call_sincos_rows(const fv_kernels *k, operands *o)
+{
+    k->sincos_rows(o->n, o->c, o->in[0], o->ld, o->out[0], o->out[1], o->ld);
+}
+
 static void call_relu_rows(const fv_kernels *k, operands *o)
 {
     k->relu_rows(o->n, o->c, o->in[0], o->ld, 1e-3f, o->out[0], o->ld);
@@ -507,6 +512,7 @@ const kernel_case kernel_cases[] = {
     {CALL(finite_rows), .in = "R", .out = "r", .variants = 1, SELF, .in_place = 1},
     {CALL(exp2_rows_top), .in = "C", .out = "Rn", .variants = 2, SELF},
     {CALL(exp2_rows), .in = "NC", .out = "R", .variants = 1, SELF},
+    {CALL(sincos_rows), .in = "R", .out = "rr", .variants = 1, SELF},
     {CALL(relu_rows), .in = "R", .out = "r", .variants = 1, .in_place = 1},
     {CALL(relu_rows_back), .in = "RR", .out = "r", .variants = 1, SELF, .in_place = 2},
     {CALL(softmax_tile), .in = "", .out = "RNNn", .variants = 2, PREPARE(softmax_tile), SELF},

@@ -30,6 +30,38 @@ static inline V exp2_any(V x)
     return exp2_bounded(v_min(v_set1(128.0f), x));
 }
 
+/* sin and cos: x = n pi/2 + f with n = round(2x/pi) and |f| <= pi/4, pi/2 in three parts so that f keeps its relative
+ * accuracy for |x| <= SINCOS_LIMIT; sin f = f + f^3 p(f^2), cos f = 1 - f^2/2 + f^4 q(f^2), both of degree 2 and least
+ * largest error: 3.6e-9 and 1e-10 before rounding. n mod 4 picks one of them and its sign. */
+#define SINCOS_LIMIT 32768.0f
+
+typedef struct SinCos {
+    V sin, cos;
+} SinCos;
+
+static inline SinCos sincos_bounded(V x)
+{
+    V n = v_round(v_mul(x, v_set1(0.636619772367581f)));
+    V f = v_fma(n, v_set1(-0x1.921fb6p+0f), x);
+    f = v_fma(n, v_set1(0x1.777a5cp-25f), f);
+    f = v_fma(n, v_set1(0x1.ee59dap-50f), f);
+    V z = v_mul(f, f);
+    V p = v_fma(z, v_set1(-0.0001951713774f), v_set1(0.008332176993f));
+    p = v_fma(z, p, v_set1(-0.1666665493f));
+    V q = v_fma(z, v_set1(2.443827078e-05f), v_set1(-0.0013887366f));
+    q = v_fma(z, q, v_set1(0.04166664684f));
+    V sine = v_fma(v_mul(z, f), p, f);
+    V cosine = v_fma(v_mul(z, z), q, v_fma(z, v_set1(-0.5f), v_set1(1.0f)));
+    /* quarter = n - 4 round(n/4) in -2 .. 2; at +-2 both change sign, at +1 the sine is cos f and the cosine -sin f. */
+    V quarter = v_fma(v_round(v_mul(n, v_set1(0.25f))), v_set1(-4.0f), n);
+    VM turned = v_lt(v_abs(v_sub(v_abs(quarter), v_set1(1.0f))), v_set1(0.5f));
+    VM half = v_lt(v_set1(1.5f), v_abs(quarter));
+    V sign_sine = v_select(half, v_set1(-1.0f), v_set1(1.0f));
+    V s = v_select(turned, v_mul(quarter, cosine), v_mul(sign_sine, sine));
+    V c = v_select(turned, v_sub(v_set1(0.0f), v_mul(quarter, sine)), v_mul(sign_sine, cosine));
+    return (SinCos){s, c};
+}
+
 typedef struct Normal {
     V cdf, pdf; /* pdf without the factor 1 / sqrt(2 pi) */
 } Normal;

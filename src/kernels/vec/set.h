@@ -38,6 +38,7 @@ void KERNEL(kernels_fill)(fv_kernels *kernels)
     kernels->finite_rows = KERNEL(finite_rows);
     kernels->exp2_rows_top = KERNEL(exp2_rows_top);
     kernels->exp2_rows = KERNEL(exp2_rows);
+    kernels->sincos_rows = KERNEL(sincos_rows);
     kernels->relu_rows = KERNEL(relu_rows);
     kernels->relu_rows_back = KERNEL(relu_rows_back);
     kernels->softmax_tile = KERNEL(softmax_tile);
