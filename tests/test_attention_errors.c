@@ -121,6 +121,10 @@ static void no_projection(fv_attention_options *o)
 {
     o->projection = FV_PROJECTION_NONE;
 }
+static void odd_hadamard(fv_attention_options *o)
+{
+    o->projection = FV_PROJECTION_HADAMARD, o->dim = 12;
+}
 static void unknown_projection(fv_attention_options *o)
 {
     o->projection = (fv_projection)9;
@@ -164,6 +168,7 @@ static const struct {
     {"identity", some_guard, "denominator"},
     {"favor+", some_epsilon, "epsilon"},
     {"favor+", no_projection, "projection"},
+    {"favor+", odd_hadamard, "hadamard"},
     {"favor+", unknown_projection, "projection"},
     {"favor+", unknown_norms, "row_norms"},
     {"favor+", unknown_guard, "denominator"},

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "features/feature_map.h"
+#include "features/projection.h"
 #include <favor/attention.h>
 #include <float.h>
 #include <math.h>
@@ -17,7 +17,7 @@ static float *draw(fv_projection projection, fv_row_norms norms, int64_t m, int6
                    uint32_t redraw, uint32_t head)
 {
     float *w = calloc((size_t)(m * d), sizeof *w);
-    double *work = calloc((size_t)fv_projection_work(m, d), sizeof *work);
+    double *work = calloc((size_t)fv_projection_work((int)projection, m, d), sizeof *work);
     assert_true(fv_projection_draw((int)projection, (int)norms, m, d, seed, redraw, head, w, work));
     free(work);
     return w;
@@ -31,39 +31,116 @@ static double dot(int64_t n, const float *a, const float *b)
     return sum;
 }
 
-/* Rounding the rows to float leaves cosines of a few eps / sqrt(d). */
-static void rows_of_a_block_are_orthogonal(void **state)
+/* The cosine of two rows of one block. Rounding the rows to float moves it by a few eps / sqrt(d). */
+static void rows_of_a_block_have_their_angles(void **state)
 {
-    static const int64_t shapes[][2] = {{1, 1}, {3, 1}, {2, 3}, {7, 3}, {20, 8}, {150, 64}, {130, 128}};
+    static const int64_t shapes[][2] = {{1, 1}, {3, 1},  {2, 3},    {7, 3},
+                                        {5, 2}, {20, 8}, {150, 64}, {130, 128}};
     (void)state;
     for (int n = 0; n < FV_COUNT(shapes); n++) {
         int64_t m = shapes[n][0], d = shapes[n][1];
-        float *w = draw(FV_PROJECTION_ORTHOGONAL, FV_ROW_NORMS_CHI, m, d, 5, 0, 0);
-        for (int64_t i = 0; i < m; i++) {
-            for (int64_t j = i / d * d; j < i; j++) {
-                const float *a = w + i * d, *b = w + j * d;
-                double cosine = dot(d, a, b) / sqrt(dot(d, a, a) * dot(d, b, b));
-                assert_true(fabs(cosine) < 4 * (double)FLT_EPSILON);
+        for (int kind = FV_PROJECTION_ORTHOGONAL; kind <= FV_PROJECTION_SIMPLEX; kind++) {
+            if (kind == FV_PROJECTION_HADAMARD && (d & (d - 1)) != 0)
+                continue;
+            double expected = kind == FV_PROJECTION_SIMPLEX && d > 1 ? -1 / ((double)d - 1) : 0;
+            float *w = draw((fv_projection)kind, FV_ROW_NORMS_CHI, m, d, 5, 0, 0);
+            for (int64_t i = 0; i < m; i++) {
+                for (int64_t j = i / d * d; j < i; j++) {
+                    const float *a = w + i * d, *b = w + j * d;
+                    double cosine = dot(d, a, b) / sqrt(dot(d, a, a) * dot(d, b, b));
+                    assert_true(fabs(cosine - expected) < 4 * (double)FLT_EPSILON);
+                }
             }
+            free(w);
         }
-        free(w);
     }
 }
 
 static void blocks_are_not_copies(void **state)
 {
     (void)state;
-    float *w = draw(FV_PROJECTION_ORTHOGONAL, FV_ROW_NORMS_SQRT_D, 24, 8, 5, 0, 0);
-    for (int64_t i = 0; i < 16; i++)
-        assert_true(fabs(dot(8, w + i * 8, w + (i + 8) * 8)) < 8 * 0.999);
-    free(w);
+    for (int kind = FV_PROJECTION_ORTHOGONAL; kind <= FV_PROJECTION_SIMPLEX; kind++) {
+        float *w = draw((fv_projection)kind, FV_ROW_NORMS_SQRT_D, 24, 8, 5, 0, 0);
+        for (int64_t i = 0; i < 16; i++)
+            assert_true(fabs(dot(8, w + i * 8, w + (i + 8) * 8)) < 8 * 0.999);
+        free(w);
+    }
+}
+
+/* E[w_ij^2] of a Givens block: a rotation in a random plane averages the squares of two random entries, so
+ * what a row has on its own axis beyond 1/d falls by the factor 1 - 1/(d-1) with each. Squares of unit rows
+ * lie in [0, 1]: a standard error of at most 1/2 a draw. */
+static void givens_mixes_as_its_law_says(void **state)
+{
+    enum { D = 8, N = 20000 };
+    double own = 0, other = 0, rotations = D * ceil(log(D)),
+           rest = (1 - 1.0 / D) * pow(1 - 1.0 / (D - 1), rotations);
+    double mean[D * D] = {0};
+    (void)state;
+    for (uint32_t n = 0; n < N; n++) {
+        float *w = draw(FV_PROJECTION_GIVENS, FV_ROW_NORMS_SQRT_D, D, D, 10, n, 0);
+        for (int i = 0; i < D * D; i++) {
+            double x = (double)w[i] / sqrt(D);
+            mean[i] += x / N;
+            *(i / D == i % D ? &own : &other) += x * x / N;
+        }
+        free(w);
+    }
+    assert_true(fabs(own / D - (1.0 / D + rest)) < 5 * 0.5 / sqrt(N));
+    assert_true(fabs(other / (D * (D - 1)) - (1.0 / D - rest / (D - 1))) < 5 * 0.5 / sqrt(N));
+    for (int i = 0; i < D * D; i++)
+        assert_true(fabs(mean[i]) < 5 / sqrt(N)); /* signs: no direction is preferred */
+}
+
+/* H D1 H D2 H D3 of 4 x 4, times sqrt(d), the diagonals read from the bits of `signs`. */
+static void hadamard_product(unsigned signs, double w[4][4])
+{
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < 4; j++) {
+            w[i][j] = 0;
+            for (int k = 0; k < 4; k++)
+                for (int l = 0; l < 4; l++) {
+                    int bits = __builtin_popcount((unsigned)(i & k)) + __builtin_popcount((unsigned)(k & l)) +
+                               __builtin_popcount((unsigned)(l & j)) + (int)(signs >> k & 1) +
+                               (int)(signs >> (4 + l) & 1) + (int)(signs >> (8 + j) & 1);
+                    w[i][j] += (bits % 2 ? -1 : 1) / 4.0;
+                }
+        }
+    }
+}
+
+/* Every drawn block is one of the 2^12 products. These are 192 different matrices; 64 draws meet 54 of them on
+ * average. */
+static void hadamard_is_the_product_of_its_factors(void **state)
+{
+    enum { DRAWS = 64 };
+    bool seen[4096] = {false};
+    int different = 0;
+    (void)state;
+    for (uint32_t n = 0; n < DRAWS; n++) {
+        float *w = draw(FV_PROJECTION_HADAMARD, FV_ROW_NORMS_SQRT_D, 4, 4, 12, n, 0);
+        unsigned signs = 0;
+        for (; signs < 4096; signs++) {
+            double product[4][4], worst = 0;
+            hadamard_product(signs, product);
+            for (int i = 0; i < 16; i++)
+                worst = fmax(worst, fabs(product[i / 4][i % 4] - (double)w[i]));
+            if (worst < 1e-6)
+                break;
+        }
+        assert_true(signs < 4096);
+        different += !seen[signs];
+        seen[signs] = true;
+        free(w);
+    }
+    assert_true(different > 40);
 }
 
 static void fixed_norms(void **state)
 {
     (void)state;
     for (int64_t d = 1; d <= 64; d *= 4) {
-        for (int kind = FV_PROJECTION_IID; kind <= FV_PROJECTION_ORTHOGONAL; kind++) {
+        for (int kind = FV_PROJECTION_IID; kind <= FV_PROJECTION_SIMPLEX; kind++) {
             float *w = draw((fv_projection)kind, FV_ROW_NORMS_SQRT_D, 2 * d + 1, d, 6, 0, 0);
             for (int64_t i = 0; i < 2 * d + 1; i++)
                 assert_true(fabs(dot(d, w + i * d, w + i * d) / (double)d - 1) < 4 * (double)FLT_EPSILON);
@@ -97,7 +174,7 @@ static void norms_do_not_move_directions(void **state)
 {
     (void)state;
     int64_t m = 20, d = 8;
-    for (int kind = FV_PROJECTION_IID; kind <= FV_PROJECTION_ORTHOGONAL; kind++) {
+    for (int kind = FV_PROJECTION_IID; kind <= FV_PROJECTION_SIMPLEX; kind++) {
         float *a = draw((fv_projection)kind, FV_ROW_NORMS_CHI, m, d, 8, 1, 2);
         float *b = draw((fv_projection)kind, FV_ROW_NORMS_SQRT_D, m, d, 8, 1, 2);
         for (int64_t i = 0; i < m; i++) {
@@ -112,13 +189,12 @@ static void norms_do_not_move_directions(void **state)
 
 /* Every entry has mean 0 and variance 1, every two entries of a row covariance 0, in every row of the block:
  * the marginals are N(0, I). A QR that fixes signs by itself moves the means of the diagonal. */
-static void marginals(void **state)
+static void marginals_of(fv_projection projection)
 {
     enum { D = 3, N = 20000 };
     double mean[D * D] = {0}, square[D * D] = {0}, fourth = 0, cross = 0;
-    (void)state;
     for (uint32_t n = 0; n < N; n++) {
-        float *w = draw(FV_PROJECTION_ORTHOGONAL, FV_ROW_NORMS_CHI, D, D, 9, n, 0);
+        float *w = draw(projection, FV_ROW_NORMS_CHI, D, D, 9, n, 0);
         for (int i = 0; i < D * D; i++) {
             double x = (double)w[i];
             mean[i] += x / N;
@@ -136,6 +212,13 @@ static void marginals(void **state)
     assert_true(fabs(cross) < 5 * sqrt(6.0 / N));
 }
 
+static void marginals(void **state)
+{
+    (void)state;
+    marginals_of(FV_PROJECTION_ORTHOGONAL);
+    marginals_of(FV_PROJECTION_SIMPLEX);
+}
+
 /* Different seeds, redraws and heads: no correlation between the matrices. */
 static void streams_are_independent(void **state)
 {
@@ -147,21 +230,23 @@ static void streams_are_independent(void **state)
     float *w[FV_COUNT(streams)];
     int64_t m = 64, d = 16;
     (void)state;
-    for (int i = 0; i < FV_COUNT(streams); i++) {
-        w[i] = draw(FV_PROJECTION_ORTHOGONAL, FV_ROW_NORMS_CHI, m, d, streams[i].seed, streams[i].redraw,
-                    streams[i].head);
-        for (int j = 0; j < i; j++)
-            assert_true(fabs(dot(m * d, w[i], w[j])) < 5 * sqrt((double)(m * d)));
+    for (int kind = FV_PROJECTION_IID; kind <= FV_PROJECTION_SIMPLEX; kind++) {
+        for (int i = 0; i < FV_COUNT(streams); i++) {
+            w[i] = draw((fv_projection)kind, FV_ROW_NORMS_CHI, m, d, streams[i].seed, streams[i].redraw,
+                        streams[i].head);
+            for (int j = 0; j < i; j++)
+                assert_true(fabs(dot(m * d, w[i], w[j])) < 5 * sqrt((double)(m * d)));
+        }
+        for (int i = 0; i < FV_COUNT(streams); i++)
+            free(w[i]);
     }
-    for (int i = 0; i < FV_COUNT(streams); i++)
-        free(w[i]);
 }
 
 /* The same arguments give the same bits, and more rows begin with the same rows. */
 static void a_pure_function(void **state)
 {
     (void)state;
-    for (int kind = FV_PROJECTION_IID; kind <= FV_PROJECTION_ORTHOGONAL; kind++) {
+    for (int kind = FV_PROJECTION_IID; kind <= FV_PROJECTION_SIMPLEX; kind++) {
         float *a = draw((fv_projection)kind, FV_ROW_NORMS_CHI, 30, 8, 3, 4, 5);
         float *other = draw((fv_projection)kind, FV_ROW_NORMS_CHI, 30, 8, 3, 4, 6);
         float *b = draw((fv_projection)kind, FV_ROW_NORMS_CHI, 30, 8, 3, 4, 5);
@@ -197,13 +282,17 @@ static void unknown_kinds_are_refused(void **state)
     assert_false(fv_projection_draw(FV_PROJECTION_NONE, FV_ROW_NORMS_CHI, 2, 2, 1, 0, 0, w, work));
     assert_false(fv_projection_draw(FV_PROJECTION_DEFAULT, FV_ROW_NORMS_CHI, 2, 2, 1, 0, 0, w, work));
     assert_false(fv_projection_draw(FV_PROJECTION_IID, 7, 2, 2, 1, 0, 0, w, work));
-    assert_int_equal(fv_projection_work(INT64_MAX, INT64_MAX), -1);
+    assert_false(fv_projection_draw(FV_PROJECTION_HADAMARD, FV_ROW_NORMS_CHI, 1, 3, 1, 0, 0, w, work));
+    for (int kind = FV_PROJECTION_ORTHOGONAL; kind <= FV_PROJECTION_SIMPLEX; kind++)
+        assert_int_equal(fv_projection_work(kind, INT64_MAX, INT64_MAX), -1);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_of_a_block_are_orthogonal),
+        cmocka_unit_test(rows_of_a_block_have_their_angles),
+        cmocka_unit_test(givens_mixes_as_its_law_says),
+        cmocka_unit_test(hadamard_is_the_product_of_its_factors),
         cmocka_unit_test(blocks_are_not_copies),
         cmocka_unit_test(fixed_norms),
         cmocka_unit_test(chi_norms),

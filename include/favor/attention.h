@@ -34,7 +34,7 @@ typedef enum fv_projection {
     FV_PROJECTION_NONE,        /* features act on x itself, m = d */
     FV_PROJECTION_IID,         /* rows ~ N(0, I_d) */
     FV_PROJECTION_ORTHOGONAL,  /* blocks of d Haar-orthogonal rows, last block truncated */
-    FV_PROJECTION_HADAMARD,    /* blocks of three Hadamard-diagonal products, O(m log d) each token */
+    FV_PROJECTION_HADAMARD,    /* blocks of three Hadamard-diagonal products; d a power of two */
     FV_PROJECTION_GIVENS,      /* blocks of random Givens rotations */
     FV_PROJECTION_SIMPLEX      /* blocks whose directions form a randomly rotated simplex */
 } fv_projection;

@@ -1,6 +1,7 @@
 /* draw.c: the random inputs of an operator, drawn from (seed, draw), one behind the other in the order of
  * fv_input. Every input has a stream of its own for each head. */
 #include "attention/mechanism.h"
+#include "features/projection.h"
 
 typedef struct drawing {
     const fv_attention *op;
@@ -43,6 +44,15 @@ static bool draw_input(const drawing *d, float *out)
     }
 }
 
+/* For the largest of the projections; -1 when it cannot be addressed. */
+static int64_t work_doubles(const fv_attention *op)
+{
+    const fv_attention_options *o = &op->options;
+    int64_t iid = fv_projection_work(FV_PROJECTION_IID, o->angle_rows, o->dim);
+    int64_t blocks = fv_projection_work((int)o->projection, FV_MAX(op->m, o->features_trig), o->dim);
+    return blocks < 0 ? blocks : FV_MAX(iid, blocks);
+}
+
 fv_status fv_attention_draw(const fv_attention *op, uint64_t seed, uint64_t draw, float *drawn)
 {
     drawing d = {.op = op, .seed = seed, .draw = (uint32_t)draw};
@@ -53,8 +63,7 @@ fv_status fv_attention_draw(const fv_attention *op, uint64_t seed, uint64_t draw
                        "attention %s takes no projection and no other random numbers here", op->options.kind);
     if (draw > UINT32_MAX)
         return fv_fail(op->ctx, FV_ERR_USAGE, "attention: draw %llu is too large", (unsigned long long)draw);
-    int64_t rows = FV_MAX(FV_MAX(op->m, op->options.features_trig), op->options.angle_rows);
-    d.work = fv_alloc_array(op->ctx, fv_projection_work(rows, op->options.dim), sizeof *d.work);
+    d.work = fv_alloc_array(op->ctx, work_doubles(op), sizeof *d.work);
     if (d.work == NULL)
         return FV_ERR_RESOURCE;
     bool known = true;

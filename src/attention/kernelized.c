@@ -1,6 +1,7 @@
 /* kernelized.c: memory, exponents and the pieces that forward, backward, step and weights share. The
  * mathematics stands in kernelized.h. */
 #include "attention/kernelized.h"
+#include "features/projection.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -19,6 +20,7 @@ fv_status fv_kz_check(fv_attention *op)
                        "attention %s: projection none is for the generalized maps; choose iid or "
                        "orthogonal",
                        o->kind);
+    TRY(fv_projection_check(op->ctx, (int)o->projection, o->dim));
     if (o->epsilon >= 0 && !map->generalized)
         return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: epsilon is for the generalized maps only",
                        o->kind);

@@ -48,7 +48,7 @@ static const cli_option attention_options[] = {
      .help = "number of random projections"},
     {.name = "projection",
      .type = CLI_ENUM,
-     .choices = "none|iid|orthogonal",
+     .choices = "none|iid|orthogonal|hadamard|givens|simplex",
      .key = "attention.projection",
      .words = "orthogonal, or none for generalized maps",
      .help = "how the projections are drawn"},
@@ -155,11 +155,24 @@ static fv_status read_denominator(const char *text, fv_attention_options *option
                     text);
 }
 
+/* The option's table has refused every other name. */
 static fv_projection projection_of(const char *name)
 {
-    if (strcmp(name, "none") == 0)
-        return FV_PROJECTION_NONE;
-    return strcmp(name, "iid") == 0 ? FV_PROJECTION_IID : FV_PROJECTION_ORTHOGONAL;
+    static const struct {
+        const char *name;
+        fv_projection projection;
+    } names[] = {
+        {"none", FV_PROJECTION_NONE},
+        {"iid", FV_PROJECTION_IID},
+        {"orthogonal", FV_PROJECTION_ORTHOGONAL},
+        {"hadamard", FV_PROJECTION_HADAMARD},
+        {"givens", FV_PROJECTION_GIVENS},
+        {"simplex", FV_PROJECTION_SIMPLEX},
+    };
+    int i = 0;
+    while (i < CLI_COUNT(names) - 1 && strcmp(name, names[i].name) != 0)
+        i++;
+    return names[i].projection;
 }
 
 fv_status cli_attention_options(const cli_args *args, const char *kind, fv_attention_options *options)

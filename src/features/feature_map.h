@@ -109,12 +109,6 @@ void fv_map_projection_gradient(const fv_map_params *p, const fv_rows *rows, dou
 void fv_map_project_back(const fv_map_params *p, int64_t n, double factor, const float *g, int64_t ldg,
                          float beta, float *dx, int64_t lddx);
 
-/* Draws m x d projection rows: features/projection.c. False for kinds it does not know. */
-bool fv_projection_draw(int projection, int row_norms, int64_t m, int64_t d, uint64_t seed, uint32_t draw,
-                        uint32_t head, float *w, double *work);
-/* Doubles of `work`. */
-int64_t fv_projection_work(int64_t m, int64_t d);
-
 /* ---- the maps: a row each in attention/table.c ---- */
 
 extern const fv_feature_map fv_map_favor_plus, fv_map_relu;

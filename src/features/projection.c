@@ -1,73 +1,66 @@
 /* features/projection.c: draws the random projections W [m][d] of a feature map (rows omega).
  *
  *   iid:        omega ~ N(0, I_d), row by row.
- *   orthogonal: blocks of d rows; the rows of one block are those of a Haar-distributed orthogonal matrix,
- *               blocks are independent, the last block keeps its first m mod d ROWS (Choromanski et al.
- *               2021, section 2.4; Yu et al. 2016, arXiv 1610.09072).
- *
- * A block is the Gram-Schmidt orthogonalisation of Gaussian rows with every coefficient on the diagonal
- * positive, which is the one choice of signs that makes it Haar: the sign convention of a library's QR biases
- * the exponential features (their mean falls short by up to a fifth in small dimensions). Orthogonalising a
- * row twice brings the loss of orthogonality down to rounding ("twice is enough", Giraud et al. 2005).
+ *   orthogonal, hadamard, givens, simplex: blocks of d rows whose directions depend on each other
+ *               (projection_blocks.c); blocks are independent, the last one keeps its first m mod d ROWS.
  *
  * Row norms are those of fresh Gaussian vectors (chi_d) or sqrt(d). They come from a stream of their own: a
  * norm taken from the Gaussian row whose direction is used would be right for one row, but not independent of
  * the block's other directions.
  *
- * Everything is computed in double in a fixed order: a pure function of (seed, draw, head). Cost O(m d^2).
+ * Everything is computed in double in a fixed order: a pure function of (seed, draw, head). More rows begin
+ * with the same rows.
  */
-#include "features/feature_map.h"
+#include "features/projection.h"
 #include <favor/attention.h>
 #include <math.h>
 
-int64_t fv_projection_work(int64_t m, int64_t d)
+typedef struct kind {
+    fv_projection projection;
+    fv_projection_block *block; /* iid: a row is a block of its own */
+    bool single;                /* blocks of one row */
+    bool whole;                 /* works on all d rows, whatever is kept */
+    int64_t extra;              /* vectors of d doubles behind the block */
+} kind;
+
+static const kind kinds[] = {
+    {FV_PROJECTION_IID, fv_projection_haar, true, false, 0},
+    {FV_PROJECTION_ORTHOGONAL, fv_projection_haar, false, false, 0},
+    {FV_PROJECTION_HADAMARD, fv_projection_hadamard, false, false, 3},
+    {FV_PROJECTION_GIVENS, fv_projection_givens, false, false, 0},
+    {FV_PROJECTION_SIMPLEX, fv_projection_simplex, false, true, 1},
+};
+
+static const kind *find(int projection)
 {
-    int64_t rows = FV_MIN(m, d), work;
-    return fv_mul(rows, d, &work) ? work : -1;
+    for (int i = 0; i < FV_COUNT(kinds); i++)
+        if ((int)kinds[i].projection == projection)
+            return &kinds[i];
+    return NULL;
 }
 
-/* Four partial sums, so that the additions do not wait for each other. */
-static double dot(int64_t n, const double *a, const double *b)
+static bool power_of_two(int64_t d)
 {
-    double sum[4] = {0};
-    int64_t i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (int lane = 0; lane < 4; lane++)
-            sum[lane] += a[i + lane] * b[i + lane];
-    for (; i < n; i++)
-        sum[0] += a[i] * b[i];
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    return d > 0 && (d & (d - 1)) == 0;
 }
 
-static void draw_normals(fv_random *random, int64_t n, double *x)
+fv_status fv_projection_check(fv_context *ctx, int projection, int64_t d)
 {
-    for (int64_t i = 0; i < n; i++)
-        x[i] = fv_random_normal(random);
+    if (projection == FV_PROJECTION_HADAMARD && !power_of_two(d))
+        return fv_fail(ctx, FV_ERR_USAGE,
+                       "attention: projection hadamard needs a head size that is a power of two, not %lld; "
+                       "choose orthogonal, givens or simplex",
+                       (long long)d);
+    return FV_OK;
 }
 
-/* x minus its projections on the `rows` orthonormal rows of basis. */
-static void project_out(int64_t rows, int64_t d, const double *basis, double *x)
+int64_t fv_projection_work(int projection, int64_t m, int64_t d)
 {
-    for (int64_t row = 0; row < rows; row++) {
-        const double *q = basis + row * d;
-        double coefficient = dot(d, q, x);
-        for (int64_t i = 0; i < d; i++)
-            x[i] -= coefficient * q[i];
-    }
-}
-
-/* Row `row` of a block: the next Gaussian vector made orthogonal to the rows above it, with length 1. */
-static void draw_direction(fv_random *random, int64_t row, int64_t d, double *block)
-{
-    double *x = block + row * d, norm;
-    do {
-        draw_normals(random, d, x);
-        project_out(row, d, block, x);
-        project_out(row, d, block, x);
-        norm = sqrt(dot(d, x, x));
-    } while (norm < 1e-12); /* nothing left but rounding: practically never */
-    for (int64_t i = 0; i < d; i++)
-        x[i] /= norm;
+    const kind *k = find(projection);
+    if (k == NULL)
+        return 0;
+    int64_t rows = k->single ? 1 : k->whole ? d : FV_MIN(m, d), work;
+    return fv_mul(rows, d, &work) && work <= INT64_MAX - k->extra * d ? work + k->extra * d : -1;
 }
 
 /* The norm of a vector ~ N(0, I_d). */
@@ -90,18 +83,21 @@ static void store_scaled(int64_t d, double factor, const double *x, float *w)
 bool fv_projection_draw(int projection, int row_norms, int64_t m, int64_t d, uint64_t seed, uint32_t draw,
                         uint32_t head, float *w, double *work)
 {
-    bool orthogonal = projection == FV_PROJECTION_ORTHOGONAL;
+    const kind *k = find(projection);
     bool chi = row_norms == FV_ROW_NORMS_CHI;
-    if ((!orthogonal && projection != FV_PROJECTION_IID) || (!chi && row_norms != FV_ROW_NORMS_SQRT_D))
+    if (k == NULL || (!chi && row_norms != FV_ROW_NORMS_SQRT_D) ||
+        (projection == FV_PROJECTION_HADAMARD && !power_of_two(d)))
         return false;
     fv_random directions = fv_random_make(seed, FV_RANDOM_PROJECTION_DIRECTION, head, draw);
     fv_random norms = fv_random_make(seed, FV_RANDOM_PROJECTION_NORM, head, draw);
-    for (int64_t row = 0; row < m; row++) {
-        /* An iid row is the first row of a block of its own. */
-        int64_t in_block = orthogonal ? row % d : 0;
-        draw_direction(&directions, in_block, d, work);
-        double norm = chi ? draw_chi(&norms, d) : sqrt((double)d);
-        store_scaled(d, norm, work + in_block * d, w + row * d);
+    int64_t size = k->single ? 1 : d;
+    for (int64_t begin = 0; begin < m; begin += size) {
+        int64_t rows = FV_MIN(size, m - begin);
+        k->block(&directions, rows, d, work);
+        for (int64_t row = 0; row < rows; row++) {
+            double norm = chi ? draw_chi(&norms, d) : sqrt((double)d);
+            store_scaled(d, norm, work + row * d, w + (begin + row) * d);
+        }
     }
     return true;
 }

@@ -38,7 +38,7 @@ static const fv_config_key keys[] = {
     {"is_decoder", MODEL, BOOL, 0, 1, NULL, "false", "causal: a token sees itself and earlier ones; the task lm sets it"},
     {"attention.kind", MODEL, TEXT, 0, 0, NULL, "favor+", "attention mechanism, one of the names favor info lists"},
     {"attention.features", MODEL, INT, 0, COUNT, NULL, "0", "random projections m a head; 0: d ln d rounded up to a multiple of 16"},
-    {"attention.projection", MODEL, TEXT, 0, 0, "default|none|iid|orthogonal", "default", "how the projections are drawn; default: the mechanism's"},
+    {"attention.projection", MODEL, TEXT, 0, 0, "default|none|iid|orthogonal|hadamard|givens|simplex", "default", "how the projections are drawn; default: the mechanism's"},
     {"attention.row_norms", MODEL, TEXT, 0, 0, "chi|sqrt-d", "chi", "lengths of the projection's rows"},
     {"attention.scale", MODEL, REAL, 0, 1e6, NULL, "0", "multiplies query times key; 0: the mechanism's, 1/sqrt(head_dim) or 1"},
     {"attention.epsilon", MODEL, REAL, -1, 1e6, NULL, "-1", "added to the features of generalized maps; below 0: 1e-3"},

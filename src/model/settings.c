@@ -155,10 +155,11 @@ typedef struct word {
     int value;
 } word;
 
-static const word projections[] = {{"default", FV_PROJECTION_DEFAULT},
-                                   {"none", FV_PROJECTION_NONE},
-                                   {"iid", FV_PROJECTION_IID},
-                                   {"orthogonal", FV_PROJECTION_ORTHOGONAL}};
+static const word projections[] = {
+    {"default", FV_PROJECTION_DEFAULT},   {"none", FV_PROJECTION_NONE},
+    {"iid", FV_PROJECTION_IID},           {"orthogonal", FV_PROJECTION_ORTHOGONAL},
+    {"hadamard", FV_PROJECTION_HADAMARD}, {"givens", FV_PROJECTION_GIVENS},
+    {"simplex", FV_PROJECTION_SIMPLEX}};
 static const word row_norms[] = {{"chi", FV_ROW_NORMS_CHI}, {"sqrt-d", FV_ROW_NORMS_SQRT_D}};
 static const word denominators[] = {{"default", FV_DENOMINATOR_DEFAULT}, {"none", FV_DENOMINATOR_NONE},
                                     {"off", FV_DENOMINATOR_OFF},         {"add:", FV_DENOMINATOR_ADD},
