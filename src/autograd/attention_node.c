@@ -1,49 +1,97 @@
-/* attention_node.c: attention as an operation of the tape, straight on the fused projections.
+/* attention_node.c: attention as an operation of the tape, straight on the projections of a layer.
  *
- * qkv [rows][(H + 2G) d] holds q, k, v of a token side by side; the operator walks it with strides, nothing
- * is copied. Where the kind allows it backward turns qkv into its own gradient in place, and the output is
- * not kept for backward by the kernelised kinds, whose layer below (the output projection) needs it anyway.
+ * Self: qkv [rows][(H + 2G) d] holds q, k, v of a token side by side. Cross: q [rows][H d] and, from another
+ * sequence, kv [rows_k][2 G d]. The operator walks both with strides, nothing is copied. Up to two operators
+ * share the heads: each gets its own by an offset into the same rows, and writes its own columns of y.
+ *
+ * Where the kinds allow it backward turns qkv into its own gradient in place, and the output is not kept for
+ * backward by the kernelised kinds, whose layer below (the output projection) needs it anyway.
  */
 #include "autograd/tape.h"
 
-static fv_attention_io make_io(const fv_node *node, const float *qkv, float *y)
+/* What the node walks: data, or the gradients of the same shape. */
+typedef struct arrays {
+    const float *q, *k, *v; /* of head 0 */
+    int64_t q_stride, k_stride;
+} arrays;
+
+/* rows of input 0 and, across, of input 1. */
+static arrays split(const fv_node *node, const float *first, const float *second)
 {
-    const fv_attention_options *o = &node->as.attention.info.options;
-    int64_t stride = (o->heads + 2 * o->kv_heads) * o->dim;
-    fv_attention_io io = {.q = qkv,
-                          .k = qkv + o->heads * o->dim,
-                          .v = qkv + (o->heads + o->kv_heads) * o->dim,
-                          .y = y,
-                          .q_stride = stride,
-                          .k_stride = stride,
-                          .v_stride = stride,
-                          .state = node->as.attention.call.states};
-    fv_attention_bind_drawn(node->as.attention.call.op, node->as.attention.call.drawn, &io);
+    const fv_attention_place *p = &node->as.attention.whole;
+    int64_t queries = p->heads * p->dim, keys = p->kv_heads * p->dim;
+    if (node->as.attention.cross)
+        return (arrays){first, second, second + keys, queries, 2 * keys};
+    return (arrays){first, first + queries, first + queries + keys, queries + 2 * keys, queries + 2 * keys};
+}
+
+/* Inputs beside q, k, v: drawn, trained, fixed, and the gate. */
+static void bind_inputs(const fv_tape *tape, const fv_node *node, const fv_attention_part *part,
+                        fv_attention_io *io)
+{
+    fv_attention_bind_drawn(part->op, part->drawn, io);
+    for (int i = 0; part->inputs != NULL && i < FV_INPUT_COUNT; i++) {
+        if (part->inputs->fixed[i] != NULL)
+            io->input[i] = part->inputs->fixed[i];
+        else if (part->inputs->trained[i] >= 0)
+            io->input[i] = fv_tape_parameter(tape, part->inputs->trained[i]);
+    }
+    fv_input_info gate;
+    if (node->as.attention.gated && fv_attention_input(part->op, FV_INPUT_GATE, &gate))
+        io->input[FV_INPUT_GATE] = fv_tape_data(tape, node->input[1]);
+}
+
+static fv_attention_io make_io(const fv_tape *tape, const fv_node *node, int which, const arrays *a, float *y)
+{
+    const fv_attention_place *p = &node->as.attention.places[which], *whole = &node->as.attention.whole;
+    const fv_attention_part *part = &node->as.attention.call.parts[which];
+    fv_attention_io io = {.q = a->q + p->first * p->dim,
+                          .k = a->k + p->first_kv * p->dim,
+                          .v = a->v + p->first_kv * p->dim,
+                          .y = y != NULL ? y + p->first * p->dim : NULL,
+                          .q_stride = a->q_stride,
+                          .k_stride = a->k_stride,
+                          .v_stride = a->k_stride,
+                          .y_stride = whole->heads * whole->dim,
+                          .state = part->states};
+    bind_inputs(tape, node, part, &io);
     return io;
 }
 
+/* ---- forward ------------------------------------------------------------------------------------- */
+
 /* One token of one stream is a step; more of them, or the first ones, a forward that continues the state. */
-static fv_status attend(const fv_attention_call *call, const fv_attention_io *io, int64_t rows, void *saved,
-                        void *scratch)
+static fv_status attend(const fv_layout *layout, const fv_attention_part *part, const fv_attention_io *io,
+                        int64_t rows, void *saved, void *scratch)
 {
-    if (call->states == NULL || rows != call->layout->sequences)
-        return fv_attention_forward(call->op, call->layout, io, saved, scratch);
+    if (part->states == NULL || rows != layout->sequences)
+        return fv_attention_forward(part->op, layout, io, saved, scratch);
     fv_attention_io one = *io;
     one.state = NULL;
-    return fv_attention_step(call->op, rows, &one, call->states, call->state_bytes, scratch);
+    return fv_attention_step(part->op, rows, &one, part->states, part->state_bytes, scratch);
+}
+
+static char *saved_of(const fv_tape *tape, const fv_node *node, int which)
+{
+    char *saved = (char *)(void *)fv_tape_block(tape, node->saved);
+    size_t before = which > 0 ? node->as.attention.places[0].need.saved : 0;
+    return saved != NULL ? saved + before : NULL;
 }
 
 static void attention_forward(fv_tape *tape, fv_node *node)
 {
-    const fv_memory *need = &node->as.attention.need;
+    const fv_memory *need = &node->as.attention.whole.need;
     float *y = fv_tape_output(tape, node);
     if (tape->saving && need->saved > 0)
         node->saved = fv_tape_take_bytes(tape, need->saved);
     fv_block scratch = fv_tape_take_bytes(tape, need->scratch);
-    if (fv_tape_running(tape)) {
-        fv_attention_io io = make_io(node, fv_tape_data(tape, node->input[0]), y);
-        fv_tape_fail(tape, attend(&node->as.attention.call, &io, fv_tape_value(tape, node->output)->rows,
-                                  fv_tape_block(tape, node->saved), fv_tape_block(tape, scratch)));
+    const float *second = node->as.attention.cross ? fv_tape_data(tape, node->input[1]) : NULL;
+    for (int i = 0; i < node->as.attention.count && fv_tape_running(tape); i++) {
+        arrays a = split(node, fv_tape_data(tape, node->input[0]), second);
+        fv_attention_io io = make_io(tape, node, i, &a, y);
+        fv_tape_fail(tape, attend(node->as.attention.call.layout, &node->as.attention.call.parts[i], &io,
+                                  fv_tape_value(tape, node->output)->rows, saved_of(tape, node, i),
+                                  fv_tape_block(tape, scratch)));
     }
     fv_tape_give(tape, &scratch);
 }
@@ -64,81 +112,162 @@ static void clear_rows(void *arg, int64_t index, int worker)
     job->kernels->fill(FV_MIN(FV_ROW_BLOCK, job->rows - row) * job->cols, 0.0f, job->y + row * job->cols);
 }
 
-/* Where the gradient of qkv goes: its own block, or a new one filled with zeros. */
-static float *qkv_gradient(fv_tape *tape, fv_node *node, bool in_place)
+/* Where the gradient of an input goes: filled with zeros when it is new. */
+static float *added_gradient(fv_tape *tape, int value)
 {
-    fv_value *qkv = fv_tape_value(tape, node->input[0]);
-    if (in_place) {
-        qkv->gradient = qkv->data;
-        qkv->data = (fv_block){0};
-        return fv_tape_block(tape, qkv->gradient);
-    }
+    const fv_value *v = fv_tape_value(tape, value);
     bool fresh;
-    float *gradient = fv_tape_gradient(tape, node->input[0], &fresh);
-    clear_job job = {tape->ctx->kernels, qkv->rows, qkv->cols, gradient};
+    float *gradient = fv_tape_gradient(tape, value, &fresh);
+    clear_job job = {tape->ctx->kernels, v->rows, v->cols, gradient};
     if (fresh)
-        fv_tape_parallel(tape, fv_row_blocks(qkv->rows), clear_rows, &job);
+        fv_tape_parallel(tape, fv_row_blocks(v->rows), clear_rows, &job);
     return gradient;
 }
 
-static fv_status attend_back(fv_tape *tape, const fv_node *node, const float *data, float *gradient,
-                             bool in_place, void *scratch)
+/* The block of qkv becomes that of its gradient. */
+static float *in_place_gradient(fv_tape *tape, int value)
 {
-    const fv_attention_call *call = &node->as.attention.call;
+    fv_value *v = fv_tape_value(tape, value);
+    v->gradient = v->data;
+    v->data = (fv_block){0};
+    return fv_tape_block(tape, v->gradient);
+}
+
+static void bind_gradients(const fv_tape *tape, const fv_attention_part *part, const fv_attention_io *io,
+                           fv_attention_grad *grad)
+{
+    fv_input_info info;
+    for (int i = 0; part->inputs != NULL && i < FV_INPUT_COUNT; i++)
+        if (part->inputs->fixed[i] == NULL && part->inputs->trained[i] >= 0 && io->input[i] != NULL &&
+            fv_attention_input(part->op, (fv_input)i, &info) && info.has_gradient)
+            grad->d_input[i] = fv_tape_parameter_gradient(tape, part->inputs->trained[i]);
+}
+
+/* Gradients of the inputs of the node, [0] and [1]. */
+typedef struct gradients {
+    const float *data[2];
+    float *of[2];
+    bool in_place;
+} gradients;
+
+static fv_status attend_back(fv_tape *tape, const fv_node *node, int which, const gradients *g, void *scratch)
+{
+    const fv_attention_part *part = &node->as.attention.call.parts[which];
     const fv_value *out = fv_tape_value(tape, node->output);
-    fv_attention_io io = make_io(node, data, fv_tape_block(tape, out->data));
-    fv_attention_grad grad = {.dy = fv_tape_block(tape, out->gradient),
-                              .dq = gradient,
-                              .dk = gradient + (io.k - io.q),
-                              .dv = gradient + (io.v - io.q),
-                              .in_place = in_place};
-    return fv_attention_backward(call->op, call->layout, &io, &grad, fv_tape_block(tape, node->saved),
-                                 scratch);
+    arrays a = split(node, g->data[0], g->data[1]), d = split(node, g->of[0], g->of[1]);
+    fv_attention_io io = make_io(tape, node, which, &a, fv_tape_block(tape, out->data));
+    fv_attention_io back = make_io(tape, node, which, &d, fv_tape_block(tape, out->gradient));
+    fv_attention_grad grad = {.dy = back.y,
+                              .dq = (float *)(uintptr_t)back.q,
+                              .dk = (float *)(uintptr_t)back.k,
+                              .dv = (float *)(uintptr_t)back.v,
+                              .in_place = g->in_place};
+    bind_gradients(tape, part, &io, &grad);
+    if (io.input[FV_INPUT_GATE] != NULL)
+        grad.d_input[FV_INPUT_GATE] = g->of[1];
+    return fv_attention_backward(part->op, node->as.attention.call.layout, &io, &grad,
+                                 saved_of(tape, node, which), scratch);
 }
 
 static void attention_backward(fv_tape *tape, fv_node *node)
 {
-    fv_value *qkv = fv_tape_value(tape, node->input[0]);
-    bool in_place = node->as.attention.info.in_place_ok && qkv->gradient.bytes == 0 && !qkv->held;
-    const float *data = fv_tape_data(tape, node->input[0]);
-    float *gradient = qkv_gradient(tape, node, in_place);
-    fv_block scratch = fv_tape_take_bytes(tape, node->as.attention.need.scratch);
-    if (fv_tape_running(tape))
-        fv_tape_fail(tape, attend_back(tape, node, data, gradient, in_place, fv_tape_block(tape, scratch)));
+    const fv_value *qkv = fv_tape_value(tape, node->input[0]);
+    gradients g = {.in_place = node->as.attention.whole.in_place_ok && !node->as.attention.cross &&
+                               qkv->gradient.bytes == 0 && !qkv->held};
+    g.data[0] = fv_tape_data(tape, node->input[0]);
+    if (node->input[1] >= 0) {
+        g.data[1] = fv_tape_read(tape, node->input[1]);
+        g.of[1] = added_gradient(tape, node->input[1]);
+    }
+    g.of[0] = g.in_place ? in_place_gradient(tape, node->input[0]) : added_gradient(tape, node->input[0]);
+    fv_block scratch = fv_tape_take_bytes(tape, node->as.attention.whole.need.scratch);
+    for (int i = 0; i < node->as.attention.count && fv_tape_running(tape); i++)
+        fv_tape_fail(tape, attend_back(tape, node, i, &g, fv_tape_block(tape, scratch)));
     fv_tape_give(tape, &scratch);
-    fv_tape_done(tape, node->input[0]);
+    for (int k = 0; k < 2; k++)
+        if (node->input[k] >= 0)
+            fv_tape_done(tape, node->input[k]);
 }
 
 static double attention_flop(const fv_tape *tape, const fv_node *node)
 {
     (void)tape;
-    return fv_attention_flop(node->as.attention.call.op, node->as.attention.call.layout, 0);
+    double flop = 0;
+    for (int i = 0; i < node->as.attention.count; i++)
+        flop += fv_attention_flop(node->as.attention.call.parts[i].op, node->as.attention.call.layout, 0);
+    return flop;
 }
 
 /* The backward of kernelised kinds does not read the output. */
 static const fv_op op_kernelized = {.name = "attention",
-                                    .reads = 1,
+                                    .reads = 3,
                                     .saves = true,
                                     .forward = attention_forward,
                                     .backward = attention_backward,
                                     .flop = attention_flop};
 static const fv_op op_attention = {.name = "attention",
-                                   .reads = 1,
+                                   .reads = 3,
                                    .reads_output = true,
                                    .saves = true,
                                    .forward = attention_forward,
                                    .backward = attention_backward,
                                    .flop = attention_flop};
 
-int fv_tape_attention(fv_tape *tape, int qkv, const fv_attention_call *call)
+/* ---- recording ----------------------------------------------------------------------------------- */
+
+/* Where the heads of each operator begin, and the memory of all. */
+static void place_parts(fv_tape *tape, fv_node *node)
 {
+    fv_attention_place *whole = &node->as.attention.whole;
+    *whole = (fv_attention_place){.in_place_ok = true};
+    for (int i = 0; i < node->as.attention.count; i++) {
+        fv_attention_place *p = &node->as.attention.places[i];
+        fv_attention_info info;
+        fv_attention_get_info(node->as.attention.call.parts[i].op, &info);
+        *p = (fv_attention_place){.heads = info.options.heads,
+                                  .kv_heads = info.options.kv_heads,
+                                  .dim = info.options.dim,
+                                  .first = whole->heads,
+                                  .first_kv = whole->kv_heads};
+        fv_tape_fail(tape, fv_attention_measure(node->as.attention.call.parts[i].op,
+                                                node->as.attention.call.layout, &p->need));
+        p->need.saved = fv_bytes((int64_t)FV_MIN(p->need.saved, (size_t)PTRDIFF_MAX), 1);
+        whole->heads += p->heads;
+        whole->kv_heads += p->kv_heads;
+        whole->dim = p->dim;
+        whole->in_place_ok &= info.in_place_ok != 0;
+        whole->need.saved = fv_add_bytes(whole->need.saved, p->need.saved);
+        whole->need.scratch = FV_MAX(whole->need.scratch, p->need.scratch);
+    }
+}
+
+static int record(fv_tape *tape, int a, int b, const fv_attention_call *call, bool cross)
+{
+    int count = call->parts[1].op != NULL ? 2 : 1;
+    bool kernelized = true;
+    int64_t heads = 0;
     fv_attention_info info;
-    fv_attention_get_info(call->op, &info);
-    const fv_op *op = fv_attention_kind_find(info.options.kind)->kernelized ? &op_kernelized : &op_attention;
-    int64_t cols = info.options.heads * info.options.value_dim;
-    fv_node *node = fv_tape_record(tape, op, qkv, -1, fv_tape_value(tape, qkv)->rows, cols);
+    for (int i = 0; i < count; i++) {
+        fv_attention_get_info(call->parts[i].op, &info);
+        kernelized &= fv_attention_kind_find(info.options.kind)->kernelized != 0;
+        heads += info.options.heads;
+    }
+    fv_node *node = fv_tape_record(tape, kernelized ? &op_kernelized : &op_attention, a, b,
+                                   fv_tape_value(tape, a)->rows, heads * info.options.value_dim);
     node->as.attention.call = *call;
-    node->as.attention.info = info;
-    fv_tape_fail(tape, fv_attention_measure(call->op, call->layout, &node->as.attention.need));
+    node->as.attention.count = count;
+    node->as.attention.cross = cross;
+    node->as.attention.gated = !cross && b >= 0;
+    place_parts(tape, node);
     return node->output;
+}
+
+int fv_tape_attention(fv_tape *tape, int qkv, int gate, const fv_attention_call *call)
+{
+    return record(tape, qkv, gate, call, false);
+}
+
+int fv_tape_cross_attention(fv_tape *tape, int q, int kv, const fv_attention_call *call)
+{
+    return record(tape, q, kv, call, true);
 }

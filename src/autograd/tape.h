@@ -78,14 +78,36 @@ typedef struct fv_embedding {
     const float *constant; /* [places][cols] or NULL */
 } fv_embedding;
 
-/* One attention layer on the fused projections qkv [rows][(heads + 2 kv_heads) dim]. */
-typedef struct fv_attention_call {
-    const fv_attention *op;
-    const fv_layout *layout;
-    const float *drawn; /* random inputs; NULL: the kind takes none */
-    void *states;       /* streaming: [sequences] of state_bytes, continued; NULL: none */
+/* Inputs of an attention operator beside q, k, v that are no part of a batch. */
+typedef struct fv_attention_inputs {
+    int64_t trained[FV_INPUT_COUNT];    /* offsets into the parameters; -1: none */
+    const float *fixed[FV_INPUT_COUNT]; /* constants; NULL: none */
+} fv_attention_inputs;
+
+/* One operator of an attention layer. */
+typedef struct fv_attention_part {
+    const fv_attention *op;            /* value_dim = dim */
+    const float *drawn;                /* its random inputs; NULL: it takes none */
+    const fv_attention_inputs *inputs; /* NULL: it takes none */
+    void *states;                      /* streaming: [sequences] of state_bytes, continued; NULL: none */
     size_t state_bytes;
+} fv_attention_part;
+
+enum { FV_ATTENTION_PARTS = 2 };
+
+/* One attention layer: the first heads are those of parts[0], the rest those of parts[1] (op NULL: none). */
+typedef struct fv_attention_call {
+    fv_attention_part parts[FV_ATTENTION_PARTS];
+    const fv_layout *layout;
 } fv_attention_call;
+
+/* Where the heads of an operator stand in the layer's rows. */
+typedef struct fv_attention_place {
+    int64_t heads, kv_heads, dim;
+    int64_t first, first_kv; /* its first head, and key/value head */
+    fv_memory need;
+    bool in_place_ok;
+} fv_attention_place;
 
 /* loss += sum over rows of -log softmax(x W^T + b)[target], correct += argmax == target; the gradient is that
  * of weight times the sum. */
@@ -120,8 +142,9 @@ struct fv_node {
         } dropout;
         struct {
             fv_attention_call call;
-            fv_attention_info info;
-            fv_memory need;
+            fv_attention_place whole, places[FV_ATTENTION_PARTS];
+            int count;
+            bool cross, gated;
         } attention;
         struct {
             const int32_t *ids;
@@ -190,7 +213,11 @@ int fv_tape_layernorm(fv_tape *tape, int x, int64_t gain, int64_t bias, float ep
 /* y = x + dropout(m), or dropout(m) alone with x = -1. Without training, or with rate 0, nothing drops. */
 int fv_tape_residual(fv_tape *tape, int x, int m, float rate, uint32_t site);
 int fv_tape_mean(fv_tape *tape, int a, int b); /* y = (a + b) / 2 */
-int fv_tape_attention(fv_tape *tape, int qkv, const fv_attention_call *call);
+/* Self attention on the fused projections qkv [rows][(heads + 2 kv_heads) dim]. gate [rows][heads of the
+ * operator that takes it] in (0,1), or -1. */
+int fv_tape_attention(fv_tape *tape, int qkv, int gate, const fv_attention_call *call);
+/* q [rows][heads dim] looks at kv [rows of layout.offsets_k][2 kv_heads dim], keys and values side by side. */
+int fv_tape_cross_attention(fv_tape *tape, int q, int kv, const fv_attention_call *call);
 /* Rows ids[0] .. ids[n-1] of x, each at most once. */
 int fv_tape_select(fv_tape *tape, int x, const int32_t *ids, int64_t n);
 void fv_tape_cross_entropy(fv_tape *tape, int x, const fv_cross_entropy *loss);

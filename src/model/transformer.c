@@ -96,13 +96,13 @@ static int project_qkv(fv_model *model, const fv_layer *layer, int x)
 static int attention_part(fv_model *model, const fv_pass *pass, int64_t l, int x)
 {
     const fv_layer *layer = &model->layers[l];
-    fv_attention_call call = {.op = model->attention,
-                              .layout = &pass->layout,
-                              .drawn = fv_model_projection(model, l),
-                              .states =
-                                  pass->states != NULL ? pass->states + (size_t)l * pass->state_bytes : NULL,
-                              .state_bytes = pass->state_bytes};
-    int y = fv_tape_attention(&model->tape, project_qkv(model, layer, x), &call);
+    fv_attention_call call = {.layout = &pass->layout};
+    call.parts[0] = (fv_attention_part){
+        .op = model->attention,
+        .drawn = fv_model_projection(model, l),
+        .states = pass->states != NULL ? pass->states + (size_t)l * pass->state_bytes : NULL,
+        .state_bytes = pass->state_bytes};
+    int y = fv_tape_attention(&model->tape, project_qkv(model, layer, x), -1, &call);
     return fv_tape_linear(&model->tape, y, model->shape.width, layer->output, -1, FV_ACTIVATION_NONE);
 }
 
