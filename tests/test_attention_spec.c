@@ -25,6 +25,8 @@ static const test_row rows[] = {
     {"identity", 0, 1, false},
     {"favor+", 1, 1, true},
     {"relu", 1, 1, true},
+    {"rfa", 1, 1, true},
+    {"rfa-arccos", 1, 1, true},
 };
 
 static const test_row *row_of(const char *kind)

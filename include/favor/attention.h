@@ -289,7 +289,7 @@ FV_API FV_NODISCARD fv_status fv_attention_weights(const fv_attention *op, const
                                                    const fv_attention_io *io, const int64_t *rows, int64_t n,
                                                    float *weights, void *scratch);
 
-/* The `top` largest entries of one row of head h: key tokens and weights in falling order (ties: lower
+/* The `top` largest entries of one row of head h, zeros left out: key tokens and weights in falling order (ties: lower
  * token first); *found <= top of them. work [Tk] floats. */
 FV_API FV_NODISCARD fv_status fv_attention_top(const fv_attention *op, const fv_layout *layout,
                                                const fv_attention_io *io, int64_t head, int64_t row,

@@ -5,6 +5,7 @@
 
 extern const fv_mechanism fv_mechanism_exact, fv_mechanism_identity;
 
+#define RFA       "Peng et al. 2021, arXiv 2103.02143"
 #define PERFORMER "Choromanski et al. 2021, arXiv 2009.14794"
 
 /* A kernelized kind: everything but the map is shared. */
@@ -21,6 +22,9 @@ static const fv_mechanism kernelized[] = {
     KERNELIZED("favor+", "positive random features of the softmax kernel (SM+)", PERFORMER, fv_map_favor_plus,
                0),
     KERNELIZED("relu", "generalized kernel, f = ReLU, plus epsilon", PERFORMER, fv_map_relu, 1),
+    KERNELIZED("rfa", "random Fourier features of unit vectors, learned bandwidth", RFA, fv_map_rfa, 0),
+    KERNELIZED("rfa-arccos", "arc-cosine features of unit vectors, learned bandwidth", RFA, fv_map_rfa_arccos,
+               0),
 };
 
 static const fv_mechanism *const plain[] = {&fv_mechanism_exact, &fv_mechanism_identity};

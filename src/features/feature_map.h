@@ -76,7 +76,7 @@ struct fv_feature_map {
     void (*measure)(const fv_map_params *p, int64_t nq, const float *q, int64_t ldq, int64_t nk,
                     const float *k, int64_t ldk, float *statistics);
 
-    /* Features of n rows: u [n][r]; bias [n] (exponential) the per-row term all features share; c [n][r]
+    /* Features of n rows: u [n][r]; bias [n] (exponential) the per-row term all features share (others may use it as room); c [n][r]
      * (coefficients). Others are not touched and may be NULL. */
     void (*logits)(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias);
 
@@ -112,5 +112,6 @@ void fv_map_project_back(const fv_map_params *p, int64_t n, double factor, const
 /* ---- the maps: a row each in attention/table.c ---- */
 
 extern const fv_feature_map fv_map_favor_plus, fv_map_relu;
+extern const fv_feature_map fv_map_rfa, fv_map_rfa_arccos;
 
 #endif
