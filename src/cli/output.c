@@ -70,11 +70,24 @@ cli_figure cli_duration(double seconds)
     return figure;
 }
 
+/* Characters up to the next place where a line may end: a space, or behind a choice's bar in a list of choices that no
+ * line could hold. */
+static int unbreakable(const char *text, int room)
+{
+    int word = (int)strcspn(text, " \n");
+    if (word <= room)
+        return word;
+    int end = word, choice = 0;
+    while ((choice += (int)strcspn(text + choice, "|") + 1) < word && choice <= room)
+        end = choice;
+    return end;
+}
+
 void cli_wrap(FILE *file, const char *text, int column, int indent, int width)
 {
     bool first = true;
     while (*text != '\0') {
-        int word = (int)strcspn(text, " \n");
+        int word = unbreakable(text, width - indent);
         if (!first && column + 1 + word > width) {
             fprintf(file, "\n%*s", indent, "");
             column = indent;
