@@ -123,6 +123,13 @@ typedef struct fv_attention_options {
 
 FV_API void fv_attention_options_init(fv_attention_options *options);
 
+/* Sets a field by the name that options and configs give it ("random_blocks", "position_bias") from text:
+ * "32", "true", "kernel"; two fields where a word takes a number ("denominator" from "sign:1e-3", "rmf_law" from
+ * "poisson:1"). NULL, or what was expected instead: "a whole number". */
+FV_API const char *fv_attention_options_set(fv_attention_options *options, const char *name,
+                                            const char *text);
+FV_API const char *fv_attention_option_name(int index); /* all such names; NULL past the last */
+
 typedef struct fv_attention fv_attention;
 
 /* Checks the options and builds the operator. FV_ERR_USAGE names the offending option. */
@@ -310,6 +317,11 @@ typedef struct fv_attention_kind {
 FV_API int fv_attention_kind_count(void);
 FV_API const fv_attention_kind *fv_attention_kind_at(int index);          /* NULL out of range */
 FV_API const fv_attention_kind *fv_attention_kind_find(const char *name); /* NULL: unknown */
+
+/* 1 when the kind takes the option of that name (with the word `with`, where not NULL); when it can take an
+ * input, under whatever options. */
+FV_API int fv_attention_kind_takes(const fv_attention_kind *kind, const char *option, const char *with);
+FV_API int fv_attention_kind_input(const fv_attention_kind *kind, fv_input which);
 
 /* FLOP of one call by the counting rule: kernelized 8 L r d per head forward, exact 4 Lq Lk d (causal half),
  * identity 0; backward counts twice the forward. Recomputation is not counted. */

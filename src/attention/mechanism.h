@@ -23,6 +23,11 @@ fv_status fv_operator_rows(const fv_attention *op, const fv_layout *layout, cons
 /* The inputs an operator takes: its mechanism's, its map's, its modifiers'. */
 bool fv_attention_takes(const fv_attention *op, fv_input which);
 
+/* Options that the operator's kind would pass over (options.c): FV_ERR_USAGE names them. */
+fv_status fv_options_check(const fv_attention *op);
+/* Bits of all inputs that a kind may take, with whatever modifiers it can have. */
+uint32_t fv_mechanism_inputs(const fv_mechanism *mechanism);
+
 struct fv_mechanism {
     fv_attention_kind kind;    /* the public row */
     const fv_feature_map *map; /* kernelised kinds */
@@ -30,6 +35,7 @@ struct fv_mechanism {
     bool unnormalised;    /* takes no denominator guard (softmax kinds, identity) */
     bool position_kernel; /* takes position_bias kernel */
     uint32_t inputs;      /* 1 << FV_INPUT_x: what it takes itself (maps and modifiers add theirs) */
+    uint32_t takes;       /* FV_TAKES_x: options that no input tells of */
     /* All shapes, offsets and pointers were checked by operator.c before these are called. */
     fv_status (*check)(
         fv_attention *op); /* refuses options, resolves the kind's defaults; NULL: nothing to do */

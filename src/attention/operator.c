@@ -7,14 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-void fv_attention_options_init(fv_attention_options *options)
-{
-    memset(options, 0, sizeof *options);
-    options->size = sizeof *options;
-    options->epsilon = options->psi = -1.0;
-    options->window = options->globals = options->random_blocks = -1;
-}
-
 /* ---- options ------------------------------------------------------------------------------------- */
 
 static fv_status unknown_kind(fv_context *ctx, const char *name)
@@ -153,6 +145,7 @@ static fv_status resolve(fv_attention *op, const fv_attention_options *options)
     TRY(check_numbers(ctx, o));
     if (o->causal && !kind->can_be_causal)
         return fv_fail(ctx, FV_ERR_USAGE, "attention %s cannot be causal: %s", o->kind, kind->why_not_causal);
+    TRY(fv_options_check(op));
     if (op->mechanism->check != NULL)
         TRY(op->mechanism->check(op));
     return check_modifiers(op);

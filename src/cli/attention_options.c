@@ -95,6 +95,31 @@ static const cli_option attention_options[] = {
      .key = "attention.chunk",
      .words = "as suits the kind",
      .help = "tokens in a chunk of causal attention"},
+    /* From here on the configuration key says type, range, default and help. */
+    {.name = "trainable-projection", .key = "attention.trainable_projection"},
+    {.name = "tau", .metavar = "X", .key = "attention.tau"},
+    {.name = "psi", .metavar = "X", .key = "attention.psi"},
+    {.name = "rmf-law", .metavar = "LAW", .key = "attention.rmf_law"},
+    {.name = "rmf-max-degree", .metavar = "N", .key = "attention.rmf_max_degree"},
+    {.name = "features-trig", .metavar = "M", .key = "attention.features_trig"},
+    {.name = "angle-rows", .metavar = "N", .key = "attention.angle_rows"},
+    {.name = "window", .metavar = "W", .key = "attention.window"},
+    {.name = "stride", .metavar = "S", .key = "attention.stride"},
+    {.name = "block", .metavar = "B", .key = "attention.block"},
+    {.name = "globals", .metavar = "N", .key = "attention.globals"},
+    {.name = "random-blocks", .metavar = "R", .key = "attention.random_blocks"},
+    {.name = "buckets", .metavar = "B", .key = "attention.buckets"},
+    {.name = "rounds", .metavar = "R", .key = "attention.rounds"},
+    {.name = "projected", .metavar = "K", .key = "attention.projected"},
+    {.name = "max-tokens", .metavar = "N", .key = "attention.max_tokens"},
+    {.name = "gate", .key = "attention.gate"},
+    {.name = "decay", .key = "attention.decay"},
+    {.name = "position-bias", .key = "attention.position_bias"},
+    {.name = "position-span", .metavar = "N", .key = "attention.position_span"},
+    {.name = "position-skip", .metavar = "N", .key = "attention.position_skip"},
+    {.name = "ppsbn", .key = "attention.ppsbn"},
+    {.name = "rotary", .key = "attention.rotary"},
+    {.name = "rotary-base", .metavar = "X", .key = "attention.rotary_base"},
     {.name = "dtype",
      .type = CLI_ENUM,
      .choices = "f32|bf16",
@@ -102,6 +127,15 @@ static const cli_option attention_options[] = {
      .help = "number format; this version computes in f32"},
 };
 const cli_group cli_attention_group = {"Attention", attention_options, CLI_COUNT(attention_options)};
+
+static bool is_field(const char *name)
+{
+    const char *option;
+    for (int i = 0; (option = fv_attention_option_name(i)) != NULL; i++)
+        if (strcmp(option, name) == 0)
+            return true;
+    return false;
+}
 
 static const char *kind_name(const void *arg, int index)
 {
@@ -128,51 +162,25 @@ fv_status cli_attention_kind(const char *name, const fv_attention_kind **kind)
     return cli_fail(FV_ERR_USAGE, "unknown attention %s; the names are:%s", name, list);
 }
 
-/* "sign:1e-3" into a guard and its value. */
-static fv_status read_denominator(const char *text, fv_attention_options *options)
+/* Every option given whose key is a field of the operator's options. */
+static fv_status set_options(const cli_args *args, fv_attention_options *options)
 {
-    static const struct {
-        const char *name;
-        fv_denominator guard;
-        bool takes_value;
-    } guards[] = {
-        {"none", FV_DENOMINATOR_NONE, false}, {"off", FV_DENOMINATOR_OFF, false},
-        {"add", FV_DENOMINATOR_ADD, true},    {"clamp", FV_DENOMINATOR_CLAMP, true},
-        {"abs", FV_DENOMINATOR_ABS, true},    {"sign", FV_DENOMINATOR_SIGN, true},
-    };
-    size_t length = strcspn(text, ":");
-    for (int i = 0; i < CLI_COUNT(guards); i++) {
-        if (strlen(guards[i].name) != length || memcmp(guards[i].name, text, length) != 0)
+    const cli_command *command = cli_args_command(args);
+    const char prefix[] = "attention.";
+    const size_t skip = strlen(prefix);
+    for (int i = 0; i < CLI_COUNT(attention_options); i++) {
+        const cli_option *row = &attention_options[i];
+        const cli_option *active = cli_option_find(command, row->name);
+        /* A command's own row of the name may hold a list: the command sees to it. */
+        if (row->key == NULL || strncmp(row->key, prefix, skip) != 0 || active->type == CLI_LIST ||
+            !cli_given(args, row->name) || !is_field(row->key + skip))
             continue;
-        options->denominator = guards[i].guard;
-        bool has_value = text[length] == ':';
-        if (has_value != guards[i].takes_value ||
-            (has_value && !cli_parse_real(text + length + 1, &options->denominator_value)))
-            break;
-        return FV_OK;
+        const char *text = cli_text(args, row->name);
+        const char *expected = fv_attention_options_set(options, row->key + skip, text);
+        if (expected != NULL)
+            return cli_fail(FV_ERR_USAGE, "--%s %s: expected %s", row->name, text, expected);
     }
-    return cli_fail(FV_ERR_USAGE, "--denominator %s: expected none, off, add:X, clamp:X, abs:X or sign:X",
-                    text);
-}
-
-/* The option's table has refused every other name. */
-static fv_projection projection_of(const char *name)
-{
-    static const struct {
-        const char *name;
-        fv_projection projection;
-    } names[] = {
-        {"none", FV_PROJECTION_NONE},
-        {"iid", FV_PROJECTION_IID},
-        {"orthogonal", FV_PROJECTION_ORTHOGONAL},
-        {"hadamard", FV_PROJECTION_HADAMARD},
-        {"givens", FV_PROJECTION_GIVENS},
-        {"simplex", FV_PROJECTION_SIMPLEX},
-    };
-    int i = 0;
-    while (i < CLI_COUNT(names) - 1 && strcmp(name, names[i].name) != 0)
-        i++;
-    return names[i].projection;
+    return FV_OK;
 }
 
 fv_status cli_attention_options(const cli_args *args, const char *kind, fv_attention_options *options)
@@ -182,22 +190,12 @@ fv_status cli_attention_options(const cli_args *args, const char *kind, fv_atten
     fv_attention_options_init(options);
     options->kind = row->name;
     options->causal = cli_flag(args, "causal");
-    options->scale = cli_real(args, "scale");
-    if (cli_given(args, "scale") && options->scale <= 0)
-        return cli_fail(FV_ERR_USAGE, "--scale %s: expected a number above 0", cli_text(args, "scale"));
-    options->features = cli_int(args, "features");
-    options->chunk = cli_int(args, "chunk");
-    if (cli_given(args, "projection"))
-        options->projection = projection_of(cli_text(args, "projection"));
-    if (strcmp(cli_text(args, "row-norms"), "sqrt-d") == 0)
-        options->row_norms = FV_ROW_NORMS_SQRT_D;
     if (cli_given(args, "epsilon") && !row->generalized)
         return cli_fail(FV_ERR_USAGE, "--epsilon: %s is not a generalized map and has no epsilon", row->name);
-    if (cli_given(args, "epsilon"))
-        options->epsilon = cli_real(args, "epsilon");
+    CLI_TRY(set_options(args, options));
+    if (cli_given(args, "scale") && options->scale <= 0)
+        return cli_fail(FV_ERR_USAGE, "--scale %s: expected a number above 0", cli_text(args, "scale"));
     if (options->epsilon < 0 && cli_given(args, "epsilon"))
         return cli_fail(FV_ERR_USAGE, "--epsilon %s: expected a number >= 0", cli_text(args, "epsilon"));
-    if (cli_given(args, "denominator"))
-        CLI_TRY(read_denominator(cli_text(args, "denominator"), options));
     return FV_OK;
 }

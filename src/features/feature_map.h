@@ -18,6 +18,17 @@
 #include "kernels/kernels.h"
 #include <favor/attention.h>
 
+/* Options that only some kinds take and that shape none of their inputs: a row says which (options.c). */
+enum fv_takes {
+    FV_TAKES_WINDOW = 1 << 0,
+    FV_TAKES_STRIDE = 1 << 1,
+    FV_TAKES_BLOCK = 1 << 2,
+    FV_TAKES_GLOBALS = 1 << 3,
+    FV_TAKES_RANDOM_BLOCKS = 1 << 4,
+    FV_TAKES_PSI = 1 << 5,
+    FV_TAKES_POSITIONS = 1 << 6 /* max_tokens; maps with `positions` have it anyway */
+};
+
 /* Constants of a map for one head of one operator. */
 typedef struct fv_map_params {
     const fv_kernels *kernels;
@@ -54,6 +65,7 @@ struct fv_feature_map {
     bool can_be_negative; /* phi.phi can: default denominator guard sign:1e-3 */
     bool positions;       /* reads rows->first and rows->longest */
     uint32_t inputs;      /* 1 << FV_INPUT_x taken beside the projection */
+    uint32_t takes;       /* FV_TAKES_x */
 
     /* Checks and resolves the map's own options; may refuse (FV_ERR_USAGE). NULL: nothing to do. */
     fv_status (*check)(fv_context *ctx, fv_attention_options *options);

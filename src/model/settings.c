@@ -1,9 +1,7 @@
 /* settings.c: from the keys of a config to the sizes of a model and the options of its attention. Everything
  * impossible is refused here, by the key's name, before any memory is asked for. */
 #include "model/transformer.h"
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* The bounds of the attention operator, and dropout sites that fit the random numbers' stream words. */
@@ -137,6 +135,8 @@ fv_status fv_shape_read(fv_context *ctx, fv_config *config, fv_shape *shape)
             ctx, FV_ERR_USAGE,
             "config: gradient_checkpointing and reversible are both true; reversible layers run again "
             "anyway: expected one of them");
+    TRY(fv_settings_attention_sizes(ctx, config,
+                                    shape->places > 0 ? shape->places : fv_config_int(config, "length")));
     shape->projection_seed = (uint64_t)fv_config_int(config, "attention.projection_seed");
     if (fv_parameters_floats(shape) < 0)
         return fv_fail(ctx, FV_ERR_USAGE,
@@ -149,72 +149,14 @@ fv_status fv_shape_read(fv_context *ctx, fv_config *config, fv_shape *shape)
 
 /* ---- attention ---------------------------------------------------------------------------------------- */
 
-/* A word of a setting and the value it stands for. */
-typedef struct word {
-    const char *name;
-    int value;
-} word;
-
-static const word projections[] = {
-    {"default", FV_PROJECTION_DEFAULT},   {"none", FV_PROJECTION_NONE},
-    {"iid", FV_PROJECTION_IID},           {"orthogonal", FV_PROJECTION_ORTHOGONAL},
-    {"hadamard", FV_PROJECTION_HADAMARD}, {"givens", FV_PROJECTION_GIVENS},
-    {"simplex", FV_PROJECTION_SIMPLEX}};
-static const word row_norms[] = {{"chi", FV_ROW_NORMS_CHI}, {"sqrt-d", FV_ROW_NORMS_SQRT_D}};
-static const word denominators[] = {{"default", FV_DENOMINATOR_DEFAULT}, {"none", FV_DENOMINATOR_NONE},
-                                    {"off", FV_DENOMINATOR_OFF},         {"add:", FV_DENOMINATOR_ADD},
-                                    {"clamp:", FV_DENOMINATOR_CLAMP},    {"abs:", FV_DENOMINATOR_ABS},
-                                    {"sign:", FV_DENOMINATOR_SIGN}};
-
-/* Finds a word; one that ends in ':' takes a number behind it, into *number. */
-static fv_status find_word(fv_context *ctx, const fv_config *config, const char *key, const word *words,
-                           int count, int *value, double *number)
-{
-    const char *text = fv_config_text(config, key);
-    for (int i = 0; i < count; i++) {
-        size_t length = strlen(words[i].name);
-        bool with_number = number != NULL && words[i].name[length - 1] == ':';
-        if (strncmp(text, words[i].name, length) != 0 || (!with_number && text[length] != '\0'))
-            continue;
-        *value = words[i].value;
-        char *end = NULL;
-        if (with_number)
-            *number = strtod(text + length, &end);
-        if (!with_number || (end != text + length && *end == '\0' && isfinite(*number)))
-            return FV_OK;
-    }
-    char known[128] = "";
-    for (int i = 0; i < count; i++) {
-        size_t used = strlen(known);
-        bool with_number = strchr(words[i].name, ':') != NULL;
-        snprintf(known + used, sizeof known - used, "%s%s%s", i > 0 ? ", " : "", words[i].name,
-                 with_number ? "X" : "");
-    }
-    return fv_fail(ctx, FV_ERR_USAGE, "config: %s is \"%s\"; expected one of %s", key, text, known);
-}
-
 fv_status fv_shape_attention(fv_context *ctx, const fv_config *config, const fv_shape *shape,
                              fv_attention **op)
 {
-    int projection = 0, norms = 0, denominator = 0;
     fv_attention_options o;
-    fv_attention_options_init(&o);
-    TRY(find_word(ctx, config, "attention.projection", projections, FV_COUNT(projections), &projection,
-                  NULL));
-    TRY(find_word(ctx, config, "attention.row_norms", row_norms, FV_COUNT(row_norms), &norms, NULL));
-    TRY(find_word(ctx, config, "attention.denominator", denominators, FV_COUNT(denominators), &denominator,
-                  &o.denominator_value));
-    o.kind = fv_config_text(config, "attention.kind");
+    TRY(fv_settings_attention(ctx, config, &o));
     o.heads = shape->heads;
     o.kv_heads = shape->kv_heads;
     o.dim = shape->head_dim;
     o.causal = shape->causal;
-    o.scale = fv_config_real(config, "attention.scale");
-    o.features = fv_config_int(config, "attention.features");
-    o.projection = (fv_projection)projection;
-    o.row_norms = (fv_row_norms)norms;
-    o.epsilon = fv_config_real(config, "attention.epsilon");
-    o.denominator = (fv_denominator)denominator;
-    o.chunk = fv_config_int(config, "attention.chunk");
     return fv_attention_create(op, ctx, &o);
 }

@@ -26,6 +26,10 @@ typedef struct fv_shape {
 /* Reads and checks the sizes; messages name the key. Settings left to us (vocab_size 0 ...) are written back
  * into the config, so that a saved one says everything. */
 fv_status fv_shape_read(fv_context *ctx, fv_config *config, fv_shape *shape);
+/* attention_settings.c: the options of an operator as the "attention." keys say, without sizes of the model; and
+ * the sizes that follow from the longest sequence, written back into the config where they are 0. */
+fv_status fv_settings_attention(fv_context *ctx, const fv_config *config, fv_attention_options *options);
+fv_status fv_settings_attention_sizes(fv_context *ctx, fv_config *config, int64_t longest);
 /* Builds the attention operator of every layer from the "attention." keys. */
 fv_status fv_shape_attention(fv_context *ctx, const fv_config *config, const fv_shape *shape,
                              fv_attention **op);
