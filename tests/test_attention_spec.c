@@ -8,35 +8,11 @@
 #include <cmocka.h>
 
 #include "base/internal.h"
+#include "support/kinds.h"
 #include "support/problem.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* A kind's rounding constants: |err| <= c eps m. The magnitude is a bound of first order, so 1 is enough. */
-typedef struct test_row {
-    const char *kind;
-    double forward, gradient;
-    bool cross; /* queries and keys may differ in number */
-} test_row;
-
-static const test_row rows[] = {
-    {"exact", 1, 1, true},
-    {"identity", 0, 1, false},
-    {"favor+", 1, 1, true},
-    {"relu", 1, 1, true},
-    {"rfa", 1, 1, true},
-    {"rfa-arccos", 1, 1, true},
-};
-
-static const test_row *row_of(const char *kind)
-{
-    for (int i = 0; i < FV_COUNT(rows); i++)
-        if (fv_attention_kind_find(rows[i].kind) == fv_attention_kind_find(kind))
-            return &rows[i];
-    fail_msg("attention kind %s has no test row", kind);
-    return NULL;
-}
 
 static fv_attention_options options_of(const char *kind, int64_t H, int64_t G, int64_t d, int64_t dv)
 {
@@ -50,6 +26,11 @@ static fv_attention_options options_of(const char *kind, int64_t H, int64_t G, i
     return o;
 }
 
+static const char *name_of(int kind)
+{
+    return fv_attention_kind_at(kind)->name;
+}
+
 /* The largest ratios met, printed at the end: room between them and the constants is what a slip would hide
  * in. */
 static worst most_forward, most_gradient;
@@ -57,7 +38,7 @@ static worst most_forward, most_gradient;
 static void compare(fv_context *ctx, const fv_attention_options *o, const problem_shape *shape,
                     int64_t sample)
 {
-    const test_row *row = row_of(o->kind);
+    const kind_row *row = kind_row_of(o->kind);
     problem *p = problem_make(ctx, o, shape);
     problem_forward(p, true);
     problem_backward(p);
@@ -76,17 +57,17 @@ static void every_kind_has_a_row_and_a_spec(void **state)
 {
     (void)state;
     for (int i = 0; i < fv_attention_kind_count(); i++) {
-        assert_non_null(row_of(fv_attention_kind_at(i)->name));
+        assert_non_null(kind_row_at(i));
         assert_true(spec_knows(fv_attention_kind_at(i)->name));
     }
 }
 
 /* Every length from 1 to two chunks and one token, every gradient entry. */
-static void small_lengths(fv_context *ctx, const char *kind)
+static void small_lengths(fv_context *ctx, int kind)
 {
     for (int64_t L = 1; L <= 9; L++) {
-        for (int causal = 0; causal <= 1; causal++) {
-            fv_attention_options o = options_of(kind, 2, 1, 3, 2);
+        for (int causal = 0; causal <= kind_runs(kind, 1); causal++) {
+            fv_attention_options o = options_of(name_of(kind), 2, 1, 3, 2);
             problem_shape shape = {.sequences = 1, .queries = &L, .seed = (uint64_t)L};
             o.causal = causal;
             o.chunk = 4;
@@ -97,7 +78,7 @@ static void small_lengths(fv_context *ctx, const char *kind)
 }
 
 /* Widths, grouping and lengths around the tile edges. */
-static void larger_shapes(fv_context *ctx, const char *kind)
+static void larger_shapes(fv_context *ctx, int kind)
 {
     static const struct {
         int64_t L, H, G, d, dv, m, chunk, pad;
@@ -107,8 +88,9 @@ static void larger_shapes(fv_context *ctx, const char *kind)
         {129, 1, 1, 3, 1, 4, 64, 0}, {21, 6, 2, 5, 17, 9, 3, 16},
     };
     for (int i = 0; i < FV_COUNT(shapes); i++) {
-        for (int causal = 0; causal <= 1; causal++) {
-            fv_attention_options o = options_of(kind, shapes[i].H, shapes[i].G, shapes[i].d, shapes[i].dv);
+        for (int causal = 0; causal <= kind_runs(kind, 1); causal++) {
+            fv_attention_options o =
+                options_of(name_of(kind), shapes[i].H, shapes[i].G, shapes[i].d, shapes[i].dv);
             problem_shape shape = {1, &shapes[i].L, NULL, shapes[i].pad, 0, (uint64_t)(100 + i)};
             o.causal = causal;
             o.chunk = shapes[i].chunk;
@@ -119,11 +101,11 @@ static void larger_shapes(fv_context *ctx, const char *kind)
 }
 
 /* Packed sequences, among them empty ones. */
-static void packed(fv_context *ctx, const char *kind)
+static void packed(fv_context *ctx, int kind)
 {
     static const int64_t lengths[] = {0, 3, 0, 7, 1, 5, 0};
-    for (int causal = 0; causal <= 1; causal++) {
-        fv_attention_options o = options_of(kind, 2, 2, 3, 4);
+    for (int causal = 0; causal <= kind_runs(kind, 1); causal++) {
+        fv_attention_options o = options_of(name_of(kind), 2, 2, 3, 4);
         problem_shape shape = {FV_COUNT(lengths), lengths, NULL, 2, 0, 7};
         o.causal = causal;
         o.chunk = 4;
@@ -133,10 +115,10 @@ static void packed(fv_context *ctx, const char *kind)
 }
 
 /* Queries and keys of different lengths; queries without keys give 0. */
-static void cross(fv_context *ctx, const char *kind)
+static void cross(fv_context *ctx, int kind)
 {
     static const int64_t queries[] = {4, 0, 3, 9}, keys[] = {6, 2, 0, 5};
-    fv_attention_options o = options_of(kind, 2, 1, 3, 2);
+    fv_attention_options o = options_of(name_of(kind), 2, 1, 3, 2);
     problem_shape shape = {FV_COUNT(queries), queries, keys, 0, 0, 8};
     o.chunk = 4;
     o.features = 6;
@@ -146,12 +128,11 @@ static void cross(fv_context *ctx, const char *kind)
 static void all_shapes(fv_context *ctx)
 {
     for (int i = 0; i < fv_attention_kind_count(); i++) {
-        const char *kind = fv_attention_kind_at(i)->name;
-        small_lengths(ctx, kind);
-        larger_shapes(ctx, kind);
-        packed(ctx, kind);
-        if (row_of(kind)->cross)
-            cross(ctx, kind);
+        small_lengths(ctx, i);
+        larger_shapes(ctx, i);
+        packed(ctx, i);
+        if (kind_has(i, KIND_CROSS))
+            cross(ctx, i);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "base/internal.h"
+#include "support/kinds.h"
 #include "support/problem.h"
 #include <math.h>
 #include <stdlib.h>
@@ -32,14 +33,27 @@ static int teardown(void **state)
 
 /* ---- a stream and its state ---------------------------------------------------------------------- */
 
-static problem *make(int kind, int64_t L, int64_t chunk, double spread)
+static fv_attention_options options_of(int kind, int64_t chunk)
 {
     fv_attention_options o;
-    problem_shape shape = {.sequences = 1, .queries = &L, .seed = 21, .spread = spread};
     fv_attention_options_init(&o);
     o.kind = fv_attention_kind_at(kind)->name;
     o.heads = 4, o.kv_heads = 2, o.dim = 3, o.value_dim = 5, o.causal = 1, o.features = 8, o.chunk = chunk;
+    o.max_tokens = kind_has(kind, KIND_PLACES) ? 70 : 0;
+    return o;
+}
+
+static problem *make(int kind, int64_t L, int64_t chunk, double spread)
+{
+    fv_attention_options o = options_of(kind, chunk);
+    problem_shape shape = {.sequences = 1, .queries = &L, .seed = 21, .spread = spread};
     return problem_make(ctx, &o, &shape);
+}
+
+/* Kinds that stream. */
+static bool streams(int kind)
+{
+    return fv_attention_kind_at(kind)->can_stream;
 }
 
 static char *new_state(const problem *p, int64_t capacity, size_t *bytes)
@@ -92,7 +106,7 @@ static void check_state(const problem *p, void *state, int64_t tokens)
         first.layout = (fv_layout){1, offsets, NULL};
         assert_int_equal(view.features, p->info.feature_count);
         worst w = problem_check_state(&first, &view);
-        worst_check(&w, 1, "state", p);
+        worst_check(&w, kind_row_of(p->info.options.kind)->forward, "state", p);
     }
 }
 
@@ -105,13 +119,13 @@ static void streamed_as_whole(void **state)
     const int64_t L = 41;
     (void)state;
     for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
-        for (int n = 0; n < FV_COUNT(sizes) * 2; n++) {
+        for (int n = 0; n < FV_COUNT(sizes) * 2 && streams(kind); n++) {
             problem *p = make(kind, L, n % 2 ? 4 : 0, 1);
             size_t bytes;
             char *memory = new_state(p, L, &bytes);
             run(p, memory, bytes, 0, L, sizes[n / 2]);
             worst w = problem_check_forward(p);
-            worst_check(&w, 1, "stream", p);
+            worst_check(&w, kind_row_at(kind)->forward, "stream", p);
             check_state(p, memory, L);
             fv_free(ctx, memory);
             problem_free(p);
@@ -125,17 +139,16 @@ static void strided_streams(void **state)
     static const int64_t L = 21;
     (void)state;
     for (int n = 0; n < fv_attention_kind_count() * 2; n++) {
-        fv_attention_options o;
+        if (!streams(n / 2))
+            continue;
+        fv_attention_options o = options_of(n / 2, 4);
         problem_shape shape = {.sequences = 1, .queries = &L, .pad = 3, .seed = 22};
-        fv_attention_options_init(&o);
-        o.kind = fv_attention_kind_at(n / 2)->name;
-        o.heads = 4, o.kv_heads = 2, o.dim = 3, o.value_dim = 5, o.causal = 1, o.features = 8, o.chunk = 4;
         problem *p = problem_make(ctx, &o, &shape);
         size_t bytes;
         char *memory = new_state(p, L, &bytes);
         run(p, memory, bytes, 0, L, n % 2 ? 5 : 0);
         worst w = problem_check_forward(p);
-        worst_check(&w, 1, "strided stream", p);
+        worst_check(&w, kind_row_at(n / 2)->forward, "strided stream", p);
         fv_free(ctx, memory);
         problem_free(p);
     }
@@ -146,6 +159,8 @@ static void steps_after_chunks(void **state)
 {
     (void)state;
     for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        if (!streams(kind))
+            continue;
         problem *p = make(kind, 60, 8, 1);
         size_t bytes;
         char *memory = new_state(p, 100, &bytes);
@@ -154,7 +169,7 @@ static void steps_after_chunks(void **state)
         run(p, memory, bytes, 27, 50, 9);
         run(p, memory, bytes, 50, 60, 0);
         worst w = problem_check_forward(p);
-        worst_check(&w, 1, "mixed stream", p);
+        worst_check(&w, kind_row_at(kind)->forward, "mixed stream", p);
         check_state(p, memory, 60);
         fv_free(ctx, memory);
         problem_free(p);
@@ -167,7 +182,7 @@ static void keys_of_all_sizes(void **state)
     const int64_t L = 41;
     (void)state;
     for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
-        for (int64_t size = 0; size <= 10; size += 5) {
+        for (int64_t size = 0; size <= 10 && streams(kind); size += 5) {
             problem *p = make(kind, L, 4, 1);
             size_t bytes;
             char *memory = new_state(p, L, &bytes);
@@ -176,7 +191,7 @@ static void keys_of_all_sizes(void **state)
                     p->k[t * problem_row_k(p) + c] *= (float)(12 * sin(0.4 * (double)t));
             run(p, memory, bytes, 0, L, size);
             worst w = problem_check_forward(p);
-            worst_check(&w, 1, "stream of uneven keys", p);
+            worst_check(&w, kind_row_at(kind)->forward, "stream of uneven keys", p);
             check_state(p, memory, L);
             fv_free(ctx, memory);
             problem_free(p);
@@ -189,6 +204,8 @@ static void streams_side_by_side(void **state)
 {
     (void)state;
     for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        if (!streams(kind))
+            continue;
         problem *p = make(kind, 24, 0, 1);
         size_t bytes;
         char *memory = new_state(p, 30, &bytes), *alone = new_state(p, 30, &bytes);
@@ -216,6 +233,8 @@ static void packed_streams(void **state)
 {
     (void)state;
     for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        if (!streams(kind))
+            continue;
         problem *p = make(kind, 24, 4, 1), *q = make(kind, 24, 4, 1);
         size_t bytes;
         char *one = new_state(p, 30, &bytes), *two = new_state(p, 30, &bytes);
@@ -244,6 +263,8 @@ static void merge(void **state)
     const int64_t L = 41;
     (void)state;
     for (int n = 0; n < fv_attention_kind_count() * 3; n++) {
+        if (!streams(n / 3) || kind_has(n / 3, KIND_PLACES))
+            continue;
         problem *p = make(n / 3, L, 4, 3);
         size_t bytes;
         char *a = new_state(p, L, &bytes), *b = new_state(p, L, &bytes), *c = new_state(p, L, &bytes);
@@ -259,11 +280,31 @@ static void merge(void **state)
     }
 }
 
+/* Where features depend on positions, those of the second state are wrong behind the first: refused. */
+static void positions_do_not_merge(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        if (!streams(kind) || !kind_has(kind, KIND_PLACES))
+            continue;
+        problem *p = make(kind, 20, 0, 1);
+        size_t bytes;
+        char *a = new_state(p, 20, &bytes), *b = new_state(p, 20, &bytes);
+        run(p, a, bytes, 0, 10, 0);
+        run(p, b, bytes, 10, 20, 0);
+        assert_int_equal(fv_attention_state_merge(p->op, a, a, b), FV_ERR_USAGE);
+        fv_free(ctx, a), fv_free(ctx, b);
+        problem_free(p);
+    }
+}
+
 /* The empty state changes nothing, in any bit, on either side. */
 static void the_empty_state_is_neutral(void **state)
 {
     (void)state;
     for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        if (!streams(kind) || kind_has(kind, KIND_PLACES))
+            continue;
         problem *p = make(kind, 19, 0, 1);
         size_t bytes;
         char *a = new_state(p, 19, &bytes), *empty = new_state(p, 19, &bytes), *c = new_state(p, 19, &bytes);
@@ -285,6 +326,8 @@ static void merge_is_associative(void **state)
 {
     (void)state;
     for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        if (!streams(kind) || kind_has(kind, KIND_PLACES))
+            continue;
         problem *p = make(kind, 30, 0, 3);
         size_t bytes;
         char *a = new_state(p, 30, &bytes), *b = new_state(p, 30, &bytes), *c = new_state(p, 30, &bytes);
@@ -308,6 +351,8 @@ static void a_state_is_a_value(void **state)
 {
     (void)state;
     for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        if (!streams(kind))
+            continue;
         problem *p = make(kind, 30, 4, 1);
         size_t bytes, y_bytes = 15 * (size_t)problem_row_y(p) * sizeof(float);
         char *a = new_state(p, 30, &bytes), *copy = fv_alloc(ctx, bytes), *end = fv_alloc(ctx, bytes);
@@ -332,6 +377,8 @@ static void steps_do_not_allocate(void **state)
 {
     (void)state;
     for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+        if (!streams(kind))
+            continue;
         problem *p = make(kind, 30, 0, 1);
         size_t bytes;
         char *a = new_state(p, 30, &bytes);
@@ -355,6 +402,7 @@ int main(void)
         cmocka_unit_test(streams_side_by_side),
         cmocka_unit_test(packed_streams),
         cmocka_unit_test(merge),
+        cmocka_unit_test(positions_do_not_merge),
         cmocka_unit_test(the_empty_state_is_neutral),
         cmocka_unit_test(merge_is_associative),
         cmocka_unit_test(a_state_is_a_value),

@@ -435,6 +435,12 @@ fv_status fv_attention_state_merge(const fv_attention *op, void *dst, const void
     TRY(check_stream(op));
     if (op->mechanism->state_merge == NULL)
         return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: its states do not merge", op->options.kind);
+    if (op->mechanism->map != NULL && op->mechanism->map->positions)
+        return fv_fail(
+            op->ctx, FV_ERR_USAGE,
+            "attention %s: its states do not merge: features depend on the position, which the second "
+            "state counted from its own start",
+            op->options.kind);
     return op->mechanism->state_merge(op, dst, a, b);
 }
 

@@ -309,7 +309,8 @@ static void free_spec(spec *s)
         free((void *)(uintptr_t)s->input[i]);
 }
 
-worst problem_check_forward(const problem *p)
+/* y against the specification, or against *value. */
+static worst compare_y(const problem *p, const double *value)
 {
     int64_t row = problem_row_y(p);
     num *y = malloc((size_t)(p->tq * row + 1) * sizeof *y);
@@ -317,10 +318,28 @@ worst problem_check_forward(const problem *p)
     worst w = {0};
     spec_forward(&s, y);
     for (int64_t i = 0; i < p->tq * row; i++)
-        worst_update(&w, (double)p->y[i / row * (row + p->pad) + i % row], num_value(y[i]), y[i].m, i);
+        worst_update(&w, (double)p->y[i / row * (row + p->pad) + i % row],
+                     value != NULL ? *value : num_value(y[i]), y[i].m, i);
     free_spec(&s);
     free(y);
     return w;
+}
+
+worst problem_check_forward(const problem *p)
+{
+    return compare_y(p, NULL);
+}
+
+worst problem_check_constant(const problem *p, double value)
+{
+    return compare_y(p, &value);
+}
+
+void problem_spec_row(const problem *p, int64_t h, int64_t i, num *row)
+{
+    spec s = make_spec(p);
+    spec_row(&s, h, i, row);
+    free_spec(&s);
 }
 
 /* The derivative of sum dy y along one entry of one input, and its magnitude. */

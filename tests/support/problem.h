@@ -55,6 +55,10 @@ void worst_check(const worst *w, double c, const char *what, const problem *p);
 
 /* y against the specification. */
 worst problem_check_forward(const problem *p);
+/* y against one value, with the magnitudes of the specification. */
+worst problem_check_constant(const problem *p, double value);
+/* Row i of the normalised matrix of head h by the specification, [Tk]. */
+void problem_spec_row(const problem *p, int64_t h, int64_t i, num *row);
 /* Gradients of q, k, v and all inputs against it: every entry when few, else `sample` of each. */
 worst problem_check_gradients(const problem *p, int64_t sample);
 /* The sums in a state of the problem's tokens against it. */

@@ -4,6 +4,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* ---- kinds --------------------------------------------------------------------------------------- */
+
+static const spec_kind *find(const char *name)
+{
+    static const spec_kind *const groups[] = {spec_base_kinds, spec_softmax_kinds, spec_general_kinds,
+                                              spec_random_kinds, spec_sparse_kinds};
+    for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++)
+        for (const spec_kind *kind = groups[g]; kind->name != NULL; kind++)
+            if (strcmp(kind->name, name) == 0)
+                return kind;
+    return NULL;
+}
+
+bool spec_knows(const char *name)
+{
+    return find(name) != NULL;
+}
+
 /* ---- tensors ----------------------------------------------------------------------------------------- */
 
 static num at(const double *x, const double *way, int64_t index)
@@ -41,6 +59,7 @@ static num *widened(const double *x, const double *way, int64_t count)
 static spec begin(const spec *given)
 {
     spec s = *given;
+    s.kind = find(s.options.kind);
     int64_t tq = s.layout.offsets_q[s.layout.sequences], tk = spec_key_offsets(&s)[s.layout.sequences];
     s.Q = widened(s.q, s.q_way, tq * s.options.heads * s.options.dim);
     s.K = widened(s.k, s.k_way, tk * s.options.kv_heads * s.options.dim);
@@ -96,28 +115,10 @@ num spec_squares(const num *x, int64_t d)
     return num_dot(x, x, d);
 }
 
-/* ---- kinds --------------------------------------------------------------------------------------- */
-
-static const spec_kind *find(const char *name)
-{
-    static const spec_kind *const groups[] = {spec_base_kinds, spec_softmax_kinds, spec_general_kinds,
-                                              spec_random_kinds, spec_sparse_kinds};
-    for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++)
-        for (const spec_kind *kind = groups[g]; kind->name != NULL; kind++)
-            if (strcmp(kind->name, name) == 0)
-                return kind;
-    return NULL;
-}
-
-bool spec_knows(const char *name)
-{
-    return find(name) != NULL;
-}
-
 /* Features of every token [tokens][H][r], or NULL. */
 static num *all_features(const spec *s, bool key)
 {
-    const spec_kind *kind = find(s->options.kind);
+    const spec_kind *kind = s->kind;
     const int64_t *offsets = key ? spec_key_offsets(s) : s->layout.offsets_q;
     int64_t tokens = offsets[s->layout.sequences], H = s->options.heads;
     if (kind->features == NULL)
@@ -134,7 +135,7 @@ static num *all_features(const spec *s, bool key)
 /* Term f of the entry (i, j), with the factor that the features leave outside. */
 static num term(const spec *s, const num *phi_q, const num *phi_k, int64_t h, int64_t i, int64_t j, int64_t f)
 {
-    const spec_kind *kind = find(s->options.kind);
+    const spec_kind *kind = s->kind;
     if (kind->pair != NULL)
         return kind->pair(s, h, i, j);
     double unit = kind->unit != NULL ? kind->unit(s) : 1;
@@ -177,7 +178,7 @@ static num guarded(const spec *s, num D, double shift)
 /* Whether query i sees key j of its sequence n, both counted in the whole call. */
 static bool visible(const spec *s, int64_t h, int64_t n, int64_t i, int64_t j)
 {
-    const spec_kind *kind = find(s->options.kind);
+    const spec_kind *kind = s->kind;
     const int64_t *oq = s->layout.offsets_q, *ok = spec_key_offsets(s);
     int64_t a = i - oq[n], b = j - ok[n];
     if (s->options.causal && b > a)
@@ -187,7 +188,7 @@ static bool visible(const spec *s, int64_t h, int64_t n, int64_t i, int64_t j)
 
 static void row_of(const spec *s, const num *phi_q, const num *phi_k, int64_t h, int64_t i, num *row)
 {
-    const spec_kind *kind = find(s->options.kind);
+    const spec_kind *kind = s->kind;
     const int64_t *ok = spec_key_offsets(s);
     int64_t n = spec_sequence_of_query(s, i), first = ok[n], last = ok[n + 1];
     int64_t count = kind->pair != NULL ? 1 : s->r;
@@ -254,7 +255,7 @@ static void by_rows(const spec *s, num *y)
 void spec_forward(const spec *given, num *y)
 {
     spec s = begin(given);
-    const spec_kind *kind = find(s.options.kind);
+    const spec_kind *kind = s.kind;
     if (kind->forward != NULL)
         kind->forward(&s, y);
     else
@@ -266,7 +267,7 @@ void spec_forward(const spec *given, num *y)
 void spec_state(const spec *given, int64_t h, int64_t f, double exponent, num *S, num *z)
 {
     spec s = begin(given);
-    const spec_kind *kind = find(s.options.kind);
+    const spec_kind *kind = s.kind;
     int64_t dv = s.options.value_dim, keys = spec_key_offsets(&s)[s.layout.sequences];
     num *phi = malloc((size_t)s.r * sizeof *phi);
     *z = num_input(0, 0);

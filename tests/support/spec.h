@@ -43,7 +43,8 @@ typedef struct spec {
     const double *q_way, *k_way, *v_way; /* the direction of the derivative */
     const double *input[FV_INPUT_COUNT]; /* as fv_attention_io.input; NULL: not taken, or the default */
     const double *input_way[FV_INPUT_COUNT];
-    /* Made by spec_begin: what the mechanism sees, modifiers before it applied. */
+    /* Made by spec.c: the kind's row; what the mechanism sees, modifiers before it applied. */
+    const struct spec_kind *kind;
     num *Q, *K, *V; /* [Tq][H][d], [Tk][G][d], [Tk][G][dv] */
 } spec;
 

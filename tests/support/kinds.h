@@ -1,0 +1,33 @@
+/* support/kinds.h: what the tests must know about each attention kind: one row a kind. Laws and comparisons run
+ * over the table of attention/table.c and ask the row where a law needs a condition; a kind without a row
+ * fails. */
+#ifndef KINDS_H
+#define KINDS_H
+
+#include <favor/attention.h>
+#include <stdbool.h>
+
+enum {
+    KIND_CROSS = 1,   /* queries and keys may differ in number */
+    KIND_CANCELS = 2, /* features of both signs: sums of weights cancel, so that errors are judged by the
+                       * specification's magnitudes, and weights sum to one only without a guard */
+    KIND_PLACES =
+        4, /* weights depend on where tokens stand: a permutation changes them, states do not merge, a
+                       * stream wants max_tokens */
+};
+
+typedef struct kind_row {
+    const char *kind;
+    /* Rounding constants: |err| <= c eps m. The magnitude is a bound of first order, so 1 is enough. */
+    double forward, gradient;
+    unsigned traits;
+} kind_row;
+
+/* Fails the running test when the kind has no row. */
+const kind_row *kind_row_of(const char *kind);
+const kind_row *kind_row_at(int kind); /* by place in the table of kinds */
+bool kind_has(int kind, unsigned trait);
+/* Whether the kind runs bidirectional (0) or causal (1). */
+bool kind_runs(int kind, int causal);
+
+#endif
