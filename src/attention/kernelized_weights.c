@@ -1,8 +1,8 @@
 /* kernelized_weights.c: rows of the implied attention matrix, a_ij = phi(q_i).phi(k_j) / D_i, without the
  * matrix.
  *
- * Rows of one sequence that are near each other share one sweep over the keys, taken against the exponents of
- * the first row's keys. Cost O(L r d) a group of rows.
+ * Rows of one sequence, in causal calls such as are near each other, share one sweep over the keys, taken
+ * against the exponents of the first row's keys. Cost O(L r d) a group of rows.
  */
 #include "attention/kernelized.h"
 #include <math.h>
@@ -97,6 +97,7 @@ static void weights_task(void *arg, int64_t index, int worker)
     int64_t groups = (weights->n + GROUP - 1) / GROUP, slot = index / groups;
     int64_t first = index % groups * GROUP, last = FV_MIN(first + GROUP, weights->n);
     int64_t reach = FV_MIN(GROUP, call->C);
+    bool causal = call->op->options.causal != 0; /* then rows far apart share few keys */
     for (int64_t i = first; i < last;) {
         int64_t s = fv_offsets_locate(layout->offsets_q, layout->sequences, weights->rows[i]), local[GROUP],
                 n = 0;
@@ -106,7 +107,8 @@ static void weights_task(void *arg, int64_t index, int worker)
         do {
             local[n++] = weights->rows[i++] - q0;
         } while (i < last && n < reach && weights->rows[i] > weights->rows[i - 1] &&
-                 weights->rows[i] - q0 < local[0] + GROUP && weights->rows[i] < layout->offsets_q[s + 1]);
+                 (!causal || weights->rows[i] - q0 < local[0] + GROUP) &&
+                 weights->rows[i] < layout->offsets_q[s + 1]);
         for (int64_t row = 0; row < n; row++)
             call->kr->fill(weights->stride, 0.0f, out + row * weights->stride);
         fv_kz_take_statistics(call, &h, &w);
