@@ -246,12 +246,12 @@ static fv_status gather(report *r, const cli_args *args)
 static fv_status write_page(fv_context *ctx, const cli_args *args, const report *r)
 {
     report_text text = {0};
-    report_add_head(&text);
+    report_add_head(&text, "report");
     report_add_runs(&text, r);
     report_add_generated(&text, r);
     report_add_bench(&text, r);
     fv_status status = report_add_pictures(&text, r);
-    report_add_foot(&text);
+    report_add_foot(&text, "report");
     if (status == FV_OK && text.failed)
         status = cli_fail(FV_ERR_RESOURCE, "out of memory for the page");
     if (status == FV_OK)

@@ -27,7 +27,7 @@ void report_free(report_text *text);
 typedef enum report_unit { REPORT_PLAIN, REPORT_PERCENT, REPORT_MS, REPORT_BYTES, REPORT_COUNT } report_unit;
 
 typedef struct report_point {
-    double x, y;
+    double x, y, low, high; /* low .. high: a band around y, empty when equal */
 } report_point;
 
 typedef struct report_series {
@@ -42,7 +42,8 @@ typedef struct report_series {
 typedef struct report_chart {
     const char *title, *x_label;
     report_unit x_unit, y_unit;
-    bool log; /* both axes */
+    bool log;   /* both axes */
+    bool log_y; /* the y axis alone */
     report_series series[REPORT_SERIES_MAX];
     int count;
 } report_chart;
@@ -51,6 +52,9 @@ typedef struct report_chart {
 report_series *report_series_of(report_chart *chart, const char *name);
 /* Adds a point; points that are not finite (or not positive on log axes) are left out. */
 void report_point_add(report_chart *chart, report_series *series, double x, double y);
+/* The same with a band from low to high; on log axes it ends above 0. */
+void report_point_add_band(report_chart *chart, report_series *series, double x, double y, double low,
+                           double high);
 /* Writes the chart as an SVG figure and empties it. A chart without points writes nothing. */
 void report_chart_write(report_text *text, report_chart *chart);
 
@@ -72,7 +76,8 @@ void report_add_bench(report_text *text, const report *r);
 void report_add_generated(report_text *text, const report *r);
 /* Pictures as data URIs. FV_ERR_FILE: one cannot be read. */
 FV_NODISCARD fv_status report_add_pictures(report_text *text, const report *r);
-void report_add_head(report_text *text);
-void report_add_foot(report_text *text);
+/* The page of a command: "report" for `favor report`. */
+void report_add_head(report_text *text, const char *command);
+void report_add_foot(report_text *text, const char *command);
 
 #endif

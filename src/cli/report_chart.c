@@ -6,7 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WIDTH = 560, HEIGHT = 330, LEFT = 64, RIGHT = 16, TOP = 58, BOTTOM = 44, TICKS_MAX = 16 };
+enum {
+    WIDTH = 560,
+    HEIGHT = 330,
+    LEFT = 64,
+    RIGHT = 16,
+    TOP = 58,
+    BOTTOM = 44,
+    TICKS_MAX = 16,
+    LEGEND_LINE = 18
+};
 
 /* ---- points -------------------------------------------------------------------------------------- */
 
@@ -25,8 +34,19 @@ report_series *report_series_of(report_chart *chart, const char *name)
 
 void report_point_add(report_chart *chart, report_series *series, double x, double y)
 {
-    if (series == NULL || !isfinite(x) || !isfinite(y) || (chart->log && !(x > 0 && y > 0)))
+    report_point_add_band(chart, series, x, y, y, y);
+}
+
+void report_point_add_band(report_chart *chart, report_series *series, double x, double y, double low,
+                           double high)
+{
+    bool log_y = chart->log || chart->log_y;
+    if (series == NULL || !isfinite(x) || !isfinite(y) || (chart->log && !(x > 0)) || (log_y && !(y > 0)))
         return;
+    if (!isfinite(low) || !isfinite(high))
+        low = high = y;
+    if (log_y)
+        low = fmax(low, y / 10);
     if (series->count == series->capacity) {
         int capacity = 2 * series->capacity + 64;
         report_point *points = realloc(series->points, (size_t)capacity * sizeof *points);
@@ -35,7 +55,7 @@ void report_point_add(report_chart *chart, report_series *series, double x, doub
         series->points = points;
         series->capacity = capacity;
     }
-    series->points[series->count++] = (report_point){x, y};
+    series->points[series->count++] = (report_point){x, y, low, high};
 }
 
 /* ---- axes ---------------------------------------------------------------------------------------- */
@@ -90,16 +110,16 @@ static axis make_axis(const report_chart *chart, bool y)
 {
     axis a = {.low = (double)INFINITY,
               .high = -(double)INFINITY,
-              .log = chart->log,
+              .log = chart->log || (y && chart->log_y),
               .unit = y ? chart->y_unit : chart->x_unit};
     for (int s = 0; s < chart->count; s++)
         for (int i = 0; i < chart->series[s].count; i++) {
-            double value = y ? chart->series[s].points[i].y : chart->series[s].points[i].x;
-            a.low = fmin(a.low, value);
-            a.high = fmax(a.high, value);
+            const report_point *p = &chart->series[s].points[i];
+            a.low = fmin(a.low, y ? p->low : p->x);
+            a.high = fmax(a.high, y ? p->high : p->x);
         }
     if (a.log)
-        log_ticks(&a, a.unit == REPORT_MS ? 10 : 2);
+        log_ticks(&a, a.unit == REPORT_MS || a.unit == REPORT_PLAIN ? 10 : 2);
     else
         linear_ticks(&a);
     return a;
@@ -163,20 +183,50 @@ static void draw_axes(report_text *t, const report_chart *chart, const axis *x, 
                HEIGHT - 8, chart->x_label);
 }
 
-static void draw_legend(report_text *t, const report_chart *chart)
+/* Width of a name in the legend, with its line and the space behind it. */
+static double legend_width(const report_series *series)
+{
+    return 24 + 6.8 * (double)strlen(series->name) + 18;
+}
+
+/* Names beside each other, in as many lines as they need; returns the number of lines. */
+static int draw_legend(report_text *t, const report_chart *chart, bool measure)
 {
     double at = LEFT;
+    int line = 0;
     for (int s = 0; s < chart->count; s++) {
         const report_series *series = &chart->series[s];
         if (series->count == 0)
             continue;
-        report_add(t, "<line class=\"line s%d%s\" x1=\"%.1f\" x2=\"%.1f\" y1=\"40\" y2=\"40\"/>",
-                   series->colour, series->dashed ? " dashed" : "", at, at + 18);
-        report_add(t, "<text class=\"legend\" x=\"%.1f\" y=\"44\">", at + 24);
-        report_add_escaped(t, series->name);
-        report_add(t, "</text>\n");
-        at += 24 + 6.8 * (double)strlen(series->name) + 18;
+        if (at > LEFT && at + legend_width(series) - 18 > WIDTH)
+            at = LEFT, line++;
+        if (!measure) {
+            int y = 40 + line * LEGEND_LINE;
+            report_add(t, "<line class=\"line s%d%s\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>",
+                       series->colour, series->dashed ? " dashed" : "", at, at + 18, y, y);
+            report_add(t, "<text class=\"legend\" x=\"%.1f\" y=\"%d\">", at + 24, y + 4);
+            report_add_escaped(t, series->name);
+            report_add(t, "</text>\n");
+        }
+        at += legend_width(series);
     }
+    return line + 1;
+}
+
+/* The band around a series: its upper edge, and back along the lower one. */
+static void draw_band(report_text *t, const report_series *series, const axis *x, const axis *y)
+{
+    bool wide = false;
+    for (int i = 0; i < series->count; i++)
+        wide = wide || series->points[i].low < series->points[i].high;
+    if (!wide)
+        return;
+    report_add(t, "<polygon class=\"band s%d\" points=\"", series->colour);
+    for (int i = 0; i < series->count; i++)
+        report_add(t, "%.1f,%.1f ", x_of(x, series->points[i].x), y_of(y, series->points[i].high));
+    for (int i = series->count; i-- > 0;)
+        report_add(t, "%.1f,%.1f ", x_of(x, series->points[i].x), y_of(y, series->points[i].low));
+    report_add(t, "\"/>\n");
 }
 
 static void draw_series(report_text *t, const report_chart *chart, const report_series *series, const axis *x,
@@ -184,6 +234,7 @@ static void draw_series(report_text *t, const report_chart *chart, const report_
 {
     if (series->count == 0)
         return;
+    draw_band(t, series, x, y);
     report_add(t, "<polyline class=\"line s%d%s%s\" points=\"", series->colour,
                series->dashed ? " dashed" : "", series->thin ? " thin" : "");
     for (int i = 0; i < series->count; i++)
@@ -211,18 +262,20 @@ void report_chart_write(report_text *t, report_chart *chart)
 {
     if (!is_empty(chart)) {
         axis x = make_axis(chart, false), y = make_axis(chart, true);
+        int lower = (draw_legend(t, chart, true) - 1) * LEGEND_LINE; /* a tall legend moves the rest down */
         report_add(t,
                    "<figure class=\"chart\"><svg viewBox=\"0 0 %d %d\" role=\"img\">\n<text class=\"title\" "
                    "x=\"%d\" "
                    "y=\"18\">",
-                   WIDTH, HEIGHT, LEFT);
+                   WIDTH, HEIGHT + lower, LEFT);
         report_add_escaped(t, chart->title);
         report_add(t, "</text>\n");
+        draw_legend(t, chart, false);
+        report_add(t, "<g transform=\"translate(0,%d)\">\n", lower);
         draw_axes(t, chart, &x, &y);
-        draw_legend(t, chart);
         for (int s = 0; s < chart->count; s++)
             draw_series(t, chart, &chart->series[s], &x, &y);
-        report_add(t, "</svg></figure>\n");
+        report_add(t, "</g></svg></figure>\n");
     }
     for (int s = 0; s < chart->count; s++)
         free(chart->series[s].points);

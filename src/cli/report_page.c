@@ -9,7 +9,6 @@ static const char head[] =
     "<!DOCTYPE html>\n"
     "<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
     "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-    "<title>favor report</title>\n"
     "<style>\n"
     ":root{--ink:#1c2330;--soft:#667085;--line:#e2e6ec;--page:#f5f6f8;--card:#fff;"
     "--s0:#2f6fb3;--s1:#d9822b;--s2:#2a9d72;--s3:#b5467d;--s4:#7a5cc2;--s5:#8a7a1f;--s6:#2796a8;--s7:#667085}"
@@ -34,6 +33,7 @@ static const char head[] =
     ".grid{stroke:var(--line)}.mark{stroke:var(--soft)}\n"
     ".line{fill:none;stroke-width:2.2;stroke-linejoin:round;stroke-linecap:round}.thin{stroke-width:1.2;"
     "opacity:.75}\n"
+    ".band{opacity:.16;stroke:none}\n"
     ".dashed{stroke-dasharray:6 5}.dot{stroke:var(--card);stroke-width:1}\n"
     ".line.s0{stroke:var(--s0)}.line.s1{stroke:var(--s1)}.line.s2{stroke:var(--s2)}.line.s3{stroke:var(--s3)}"
     "\n"
@@ -41,6 +41,8 @@ static const char head[] =
     "\n"
     ".dot.s0{fill:var(--s0)}.dot.s1{fill:var(--s1)}.dot.s2{fill:var(--s2)}.dot.s3{fill:var(--s3)}\n"
     ".dot.s4{fill:var(--s4)}.dot.s5{fill:var(--s5)}.dot.s6{fill:var(--s6)}.dot.s7{fill:var(--s7)}\n"
+    ".band.s0{fill:var(--s0)}.band.s1{fill:var(--s1)}.band.s2{fill:var(--s2)}.band.s3{fill:var(--s3)}\n"
+    ".band.s4{fill:var(--s4)}.band.s5{fill:var(--s5)}.band.s6{fill:var(--s6)}.band.s7{fill:var(--s7)}\n"
     "table{border-collapse:collapse;font-size:14px;margin:10px 0;font-variant-numeric:tabular-nums}\n"
     "th,td{padding:4px 12px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}\n"
     "th{color:var(--soft);font-weight:600}th:first-child,td:first-child{text-align:left}\n"
@@ -54,21 +56,23 @@ static const char head[] =
     "font-size:13.5px;margin-top:6px;max-width:90ch}\n"
     "footer{color:var(--soft);font-size:13px}\n"
     "@media print{body{background:#fff;max-width:none;padding:0}section,figure{break-inside:avoid}}\n"
-    "</style></head><body>\n";
+    "</style>\n";
 
-void report_add_head(report_text *text)
+void report_add_head(report_text *text, const char *command)
 {
     char processor[128];
     fv_cpu_model(processor, sizeof processor);
-    report_add(text, "%s<h1>favor report</h1>\n<p>favor %s on ", head, fv_version());
+    report_add(text, "%s<title>favor %s</title>\n</head><body>\n<h1>favor %s</h1>\n<p>favor %s on ", head,
+               command, command, fv_version());
     report_add_escaped(text, processor);
     report_add(text, ".</p>\n");
 }
 
-void report_add_foot(report_text *text)
+void report_add_foot(report_text *text, const char *command)
 {
     report_add(text,
-               "<footer>Written by favor report; everything is inside this file.</footer>\n</body></html>\n");
+               "<footer>Written by favor %s; everything is inside this file.</footer>\n</body></html>\n",
+               command);
 }
 
 /* ---- generated sequences ------------------------------------------------------------------------- */
