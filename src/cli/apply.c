@@ -1,7 +1,7 @@
 /* cli/apply.c: `favor apply`: one attention operator on tensors of a file. The way another program, in any
  * language, checks favor.
  *
- * Read and check the input (apply_inputs.c); make the operator; forward, backward and rows over all sequences
+ * Read and check the input (apply_inputs.c); make the operator and its other inputs (apply_extra.c); forward, backward and rows over all sequences
  * at once, or sequence by sequence where each has a state (apply_state.c); write the outputs.
  */
 #include "apply.h"
@@ -33,45 +33,14 @@ static const cli_group *const groups[] = {&own, &cli_attention_group, &cli_commo
 
 /* ---- the operator -------------------------------------------------------------------------------- */
 
-static fv_status fit_features(apply *a)
-{
-    if (a->options.features > 0 && a->options.features != a->m)
-        return cli_fail(FV_ERR_FILE, "%s: tensor projection: %lld rows, expected %lld as --features says",
-                        a->path, (long long)a->m, (long long)a->options.features);
-    if (a->options.projection == FV_PROJECTION_NONE)
-        return cli_fail(FV_ERR_USAGE, "--projection none: but %s holds a tensor projection", a->path);
-    a->options.features = a->m;
-    /* A given matrix switches the projection on, whatever the kind's default. */
-    if (a->options.projection == FV_PROJECTION_DEFAULT)
-        a->options.projection = FV_PROJECTION_ORTHOGONAL;
-    return FV_OK;
-}
-
-static fv_status draw_projection(apply *a)
-{
-    if (a->info.drawn_floats == 0 && a->projection != NULL)
-        return cli_fail(FV_ERR_USAGE, "%s: tensor projection: attention %s takes no projection", a->path,
-                        a->options.kind);
-    if (a->info.drawn_floats == 0 && cli_given(a->args, "write"))
-        return cli_fail(FV_ERR_USAGE, "--write projection: this attention has none");
-    if (a->info.drawn_floats == 0 || a->projection != NULL)
-        return FV_OK;
-    float *drawn = apply_alloc(a, a->info.drawn_floats, sizeof *drawn);
-    if (drawn == NULL)
-        return FV_ERR_RESOURCE;
-    a->projection = drawn;
-    return fv_attention_draw(a->op, (uint64_t)cli_int(a->args, "projection-seed"), 0, drawn);
-}
-
 static fv_status make_operator(apply *a)
 {
     a->options.heads = a->H, a->options.kv_heads = a->G;
     a->options.dim = a->d, a->options.value_dim = a->dv;
-    if (a->projection != NULL)
-        CLI_TRY(fit_features(a));
+    CLI_TRY(apply_extra_options(a));
     CLI_TRY(fv_attention_create(&a->op, a->ctx, &a->options));
     fv_attention_get_info(a->op, &a->info);
-    return draw_projection(a);
+    return apply_extra_read(a);
 }
 
 /* ---- rows and states asked for ------------------------------------------------------------------- */
@@ -123,21 +92,32 @@ static fv_status check_streaming(const apply *a)
 
 /* ---- running ------------------------------------------------------------------------------------- */
 
+static bool allocate_gradients(apply *a)
+{
+    a->dq = apply_alloc(a, a->Tq * a->H * a->d, sizeof *a->dq);
+    a->dk = apply_alloc(a, a->Tk * a->G * a->d, sizeof *a->dk);
+    a->dv_out = apply_alloc(a, a->Tk * a->G * a->dv, sizeof *a->dv_out);
+    bool ok = a->dq != NULL && a->dk != NULL && a->dv_out != NULL;
+    for (int i = 0; i < FV_INPUT_COUNT && ok; i++) {
+        apply_input *input = &a->input[i];
+        if (!input->taken || !input->info.has_gradient || input->values == NULL)
+            continue;
+        int64_t tokens = input->info.role == FV_ROLE_TOKEN ? a->Tk : 1;
+        input->gradient = apply_alloc(a, tokens * input->info.floats, sizeof *input->gradient);
+        ok = input->gradient != NULL;
+    }
+    return ok;
+}
+
 static bool allocate_outputs(apply *a)
 {
-    int64_t count = a->Tq * a->H * a->dv;
+    int64_t count = a->Tq * a->H * a->dv, entries;
     a->y = apply_alloc(a, count, sizeof *a->y);
-    if (a->dy != NULL) {
-        a->dq = apply_alloc(a, a->Tq * a->H * a->d, sizeof *a->dq);
-        a->dk = apply_alloc(a, a->Tk * a->G * a->d, sizeof *a->dk);
-        a->dv_out = apply_alloc(a, a->Tk * a->G * a->dv, sizeof *a->dv_out);
-    }
-    int64_t entries;
     if (a->row_count > 0 && __builtin_mul_overflow(a->H * a->row_count, a->Tk, &entries))
         return false;
     if (a->row_count > 0)
         a->weights = apply_alloc(a, entries, sizeof *a->weights);
-    return a->y != NULL && (a->dy == NULL || (a->dq != NULL && a->dk != NULL && a->dv_out != NULL)) &&
+    return a->y != NULL && (a->dy == NULL || allocate_gradients(a)) &&
            (a->row_count == 0 || a->weights != NULL);
 }
 
@@ -152,17 +132,15 @@ static fv_status run_layout(apply *a, const fv_layout *layout, int64_t q0, int64
     fv_status status = scratch == NULL || (backward && saved == NULL) ? FV_ERR_RESOURCE : FV_OK;
     int64_t q_at = q0 * a->H * a->d, k_at = k0 * a->G * a->d, v_at = k0 * a->G * a->dv,
             y_at = q0 * a->H * a->dv;
-    fv_attention_io io = {.q = a->q + q_at,
-                          .k = a->k + k_at,
-                          .v = a->v + v_at,
-                          .y = a->y + y_at,
-                          .input = {a->projection},
-                          .state = state};
+    fv_attention_io io = {
+        .q = a->q + q_at, .k = a->k + k_at, .v = a->v + v_at, .y = a->y + y_at, .state = state};
+    fv_attention_grad grad = {0};
+    apply_extra_bind(a, k0, &io, &grad);
     if (status == FV_OK)
         status = fv_attention_forward(a->op, layout, &io, saved, scratch);
     if (status == FV_OK && backward) {
-        fv_attention_grad grad = {
-            .dy = a->dy + y_at, .dq = a->dq + q_at, .dk = a->dk + k_at, .dv = a->dv_out + v_at};
+        grad.dy = a->dy + y_at, grad.dq = a->dq + q_at;
+        grad.dk = a->dk + k_at, grad.dv = a->dv_out + v_at;
         status = fv_attention_backward(a->op, layout, &io, &grad, saved, scratch);
     }
     fv_free(a->ctx, saved);
@@ -186,7 +164,8 @@ static fv_status run_rows(apply *a)
     fv_memory need;
     CLI_TRY(fv_attention_measure(a->op, &a->layout, &need));
     void *scratch = fv_alloc(a->ctx, need.scratch);
-    fv_attention_io io = {.q = a->q, .k = a->k, .v = a->v, .input = {a->projection}};
+    fv_attention_io io = {.q = a->q, .k = a->k, .v = a->v};
+    apply_extra_bind(a, 0, &io, NULL);
     fv_status status = scratch == NULL ? FV_ERR_RESOURCE
                                        : fv_attention_weights(a->op, &a->layout, &io, a->rows, a->row_count,
                                                               a->weights, scratch);
@@ -214,13 +193,19 @@ static fv_tensor tensor_of(const char *name, const float *data, int64_t a, int64
         .name = name, .dtype = FV_F32, .rank = 3, .shape = {a, b, c}, .count = a * b * c, .data = data};
 }
 
+static json_t *shape_json(const fv_tensor *tensor)
+{
+    json_t *shape = json_array();
+    for (int i = 0; i < tensor->rank; i++)
+        json_array_append_new(shape, json_integer(tensor->shape[i]));
+    return shape;
+}
+
 static fv_status print_json(const apply *a, const fv_tensor *outputs, int count)
 {
     json_t *list = json_object();
     for (int i = 0; i < count; i++)
-        json_object_set_new(list, outputs[i].name,
-                            json_pack("[I,I,I]", (json_int_t)outputs[i].shape[0],
-                                      (json_int_t)outputs[i].shape[1], (json_int_t)outputs[i].shape[2]));
+        json_object_set_new(list, outputs[i].name, shape_json(&outputs[i]));
     const fv_attention_options *o = &a->info.options;
     return cli_json_print(
         json_pack("{s:s, s:b, s:f, s:I, s:I, s:I, s:s, s:o}", "attention", o->kind, "causal", o->causal,
@@ -239,8 +224,7 @@ static fv_status write_outputs(apply *a)
         outputs[count++] = tensor_of("dk", a->dk, a->Tk, a->G, a->d);
         outputs[count++] = tensor_of("dv", a->dv_out, a->Tk, a->G, a->dv);
     }
-    if (cli_given(a->args, "write"))
-        outputs[count++] = tensor_of("projection", a->projection, a->H, a->info.projection_rows, a->d);
+    CLI_TRY(apply_extra_outputs(a, outputs, &count));
     if (a->row_count > 0)
         outputs[count++] = tensor_of("weights", a->weights, a->H, a->row_count, a->Tk);
     CLI_TRY(fv_tensors_write(a->ctx, cli_text(a->args, "output"), outputs, count, NULL, 0));
@@ -250,6 +234,7 @@ static fv_status write_outputs(apply *a)
 static fv_status apply_run(apply *a)
 {
     CLI_TRY(cli_attention_options(a->args, NULL, &a->options));
+    a->kind = fv_attention_kind_find(a->options.kind);
     CLI_TRY(apply_read(a));
     CLI_TRY(check_lengths(a));
     CLI_TRY(make_operator(a));
@@ -284,7 +269,13 @@ const cli_command cli_apply = {
         "\n"
         "Optional tensors: offsets_q and offsets_k (I64, where packed sequences begin, and the end); dy "
         "(gradients are "
-        "computed and dq, dk, dv written); projection [m,d] or [H,m,d] (used instead of a drawn one).\n"
+        "computed and dq, dk, dv written); and those of the kind and its modifiers, as `favor info` lists "
+        "them: "
+        "projection [m,d] or [H,m,d] and other random numbers (used instead of drawn ones), gate [Tk,H], "
+        "decay [H], "
+        "position_bias [H,2N-1] and the like. A tensor switches its modifier on; one that has a head "
+        "dimension may "
+        "come without it and serves all heads. With dy, d_NAME is the gradient of the tensor NAME.\n"
         "\n"
         "--state-out and --state-in continue a causal run where another one stopped, given the same "
         "projection. A "

@@ -1,40 +1,30 @@
 /* cli/apply_inputs.c: the tensors that `favor apply` reads, and everything that can be wrong with them.
  *
- * A file is checked whole before anything is computed: unknown names first, then presence, type and shape in
- * the order of the tables below. NaN and infinities are values like any other.
+ * A file is checked whole before anything is computed: unknown names first, then presence, type and shape of q, k,
+ * v, dy and the offsets, then the tensors of apply_extra.c. NaN and infinities are values like any other, except
+ * where a tensor has a range.
  */
 #include "apply.h"
 #include <stdint.h>
 #include <string.h>
 
-/* Every name the input may hold. Those of modifiers are known so that they are refused, never passed over. */
-static const struct {
-    const char *name;
-    bool modifier;
-} names[] = {
-    {"q", false},           {"k", false},
-    {"v", false},           {"offsets_q", false},
-    {"offsets_k", false},   {"dy", false},
-    {"projection", false},  {"gate", true},
-    {"decay", true},        {"position_bias", true},
-    {"bandwidth", true},    {"rmf_degrees", true},
-    {"rmf_signs", true},    {"ppsbn_gamma", true},
-    {"ppsbn_beta", true},   {"linformer_e", true},
-    {"linformer_f", true},  {"lsh_rotations", true},
-    {"map_weight", true},   {"rebased_gamma", true},
-    {"rebased_beta", true}, {"projection_trig", true},
-    {"angle_rows", true},   {"psi_diagonal", true},
-};
+/* Names beside those of the library's table of inputs. */
+static const char *const names[] = {"q", "k", "v", "offsets_q", "offsets_k", "dy"};
 
-apply_shape apply_shape_text(const fv_tensor *tensor)
+apply_shape apply_shape_of(const int64_t *dims, int rank)
 {
     apply_shape shape;
     int used = snprintf(shape.text, sizeof shape.text, "[");
-    for (int i = 0; i < tensor->rank; i++)
+    for (int i = 0; i < rank; i++)
         used += snprintf(shape.text + used, sizeof shape.text - (size_t)used, "%s%lld", i > 0 ? "," : "",
-                         (long long)tensor->shape[i]);
+                         (long long)dims[i]);
     snprintf(shape.text + used, sizeof shape.text - (size_t)used, "]");
     return shape;
+}
+
+apply_shape apply_shape_text(const fv_tensor *tensor)
+{
+    return apply_shape_of(tensor->shape, tensor->rank);
 }
 
 void *apply_alloc(apply *a, int64_t count, size_t element)
@@ -52,20 +42,23 @@ void *apply_alloc(apply *a, int64_t count, size_t element)
 
 /* ---- names --------------------------------------------------------------------------------------- */
 
+/* Every name that a file may hold, for the nearest of them; NULL at the end. */
+static const char *known_name(const void *arg, int index)
+{
+    (void)arg;
+    return index < CLI_COUNT(names) ? names[index] : fv_input_name((fv_input)(index - CLI_COUNT(names)));
+}
+
 static fv_status check_name(const apply *a, const char *name)
 {
-    for (int i = 0; i < CLI_COUNT(names); i++) {
-        if (strcmp(names[i].name, name) != 0)
-            continue;
-        if (!names[i].modifier)
+    const char *known;
+    for (int i = 0; (known = known_name(NULL, i)) != NULL; i++)
+        if (strcmp(known, name) == 0)
             return FV_OK;
-        return cli_fail(FV_ERR_USAGE,
-                        "%s: tensor %s: this version of favor does not have its modifier; remove the tensor",
-                        a->path, name);
-    }
-    return cli_fail(FV_ERR_FILE,
-                    "%s: tensor %s: unknown name; expected q, k, v, offsets_q, offsets_k, dy or projection",
-                    a->path, name);
+    const char *near = cli_nearest(name, known_name, NULL);
+    return cli_fail(FV_ERR_FILE, "%s: tensor %s: unknown name; %s %s", a->path, name,
+                    near != NULL ? "did you mean" : "expected",
+                    near != NULL ? near : "q, k, v, dy, offsets_q, offsets_k or one that `favor info` lists");
 }
 
 static fv_status check_names(const apply *a)
@@ -77,8 +70,7 @@ static fv_status check_names(const apply *a)
 
 /* ---- values -------------------------------------------------------------------------------------- */
 
-/* The tensor's numbers as float32: its own memory, or a converted copy. */
-static fv_status read_floats(apply *a, const fv_tensor *tensor, const float **values)
+fv_status apply_floats(apply *a, const fv_tensor *tensor, const float **values)
 {
     if (tensor->dtype != FV_F32 && tensor->dtype != FV_F64 && tensor->dtype != FV_BF16)
         return cli_fail(FV_ERR_FILE, "%s: tensor %s: type %s, expected F32, F64 or BF16", a->path,
@@ -98,7 +90,7 @@ static fv_status missing(const apply *a, const char *name, const char *shape)
     return cli_fail(FV_ERR_FILE, "%s: tensor %s is missing, expected %s", a->path, name, shape);
 }
 
-static fv_status misfit(const apply *a, const fv_tensor *tensor, const char *expected)
+fv_status apply_misfit(const apply *a, const fv_tensor *tensor, const char *expected)
 {
     return cli_fail(FV_ERR_FILE, "%s: tensor %s: shape %s, expected %s", a->path, tensor->name,
                     apply_shape_text(tensor).text, expected);
@@ -117,7 +109,7 @@ static fv_status read_heads(apply *a, const char *name, const char *symbols, con
     for (int i = 0; fits && i < 3; i++)
         fits = want[i] < 0 ? tensor->shape[i] >= (i > 0) : tensor->shape[i] == want[i];
     if (fits)
-        return read_floats(a, tensor, values);
+        return apply_floats(a, tensor, values);
     char expected[160];
     int used = snprintf(expected, sizeof expected, "%s", symbols);
     if (want[0] >= 0 || want[2] >= 0)
@@ -127,21 +119,47 @@ static fv_status read_heads(apply *a, const char *name, const char *symbols, con
                         : snprintf(expected + used, sizeof expected - (size_t)used, "%s%lld",
                                    i ? "," : " = [", (long long)want[i]);
     snprintf(expected + used, sizeof expected - (size_t)used, "%s", want[0] >= 0 || want[2] >= 0 ? "]" : "");
-    return misfit(a, tensor, expected);
+    return apply_misfit(a, tensor, expected);
+}
+
+/* A kind whose query is the key too (it hashes q) needs no k: zeros, shaped as v, stand for it. */
+static fv_status shared_keys(apply *a)
+{
+    const fv_tensor *v = fv_tensors_find(a->in, "v");
+    if (v == NULL || v->rank != 3 || v->shape[1] < 1)
+        return missing(a, "v", "[Tk,G,dv]");
+    a->Tk = v->shape[0], a->G = v->shape[1];
+    int64_t count;
+    if (__builtin_mul_overflow(a->Tk * a->G, a->d, &count))
+        count = -1;
+    a->k = apply_alloc(a, count, sizeof *a->k);
+    return a->k != NULL ? FV_OK : FV_ERR_RESOURCE;
+}
+
+static fv_status read_keys(apply *a)
+{
+    const fv_tensor *k;
+    const int64_t like_q[3] = {-1, -1, a->d};
+    bool hashed = fv_attention_kind_input(a->kind, FV_INPUT_LSH_ROTATIONS) != 0;
+    if (hashed && fv_tensors_find(a->in, "k") == NULL) {
+        CLI_TRY(shared_keys(a));
+    } else {
+        CLI_TRY(read_heads(a, "k", "[Tk,G,d]", like_q, &k, &a->k));
+        a->Tk = k->shape[0], a->G = k->shape[1];
+    }
+    if (a->H % a->G == 0)
+        return FV_OK;
+    return cli_fail(FV_ERR_FILE, "%s: tensor k: %lld heads, expected a divisor of q's %lld", a->path,
+                    (long long)a->G, (long long)a->H);
 }
 
 static fv_status read_qkv(apply *a)
 {
-    const fv_tensor *q, *k, *v;
+    const fv_tensor *q, *v;
     const int64_t any[3] = {-1, -1, -1};
     CLI_TRY(read_heads(a, "q", "[Tq,H,d]", any, &q, &a->q));
     a->Tq = q->shape[0], a->H = q->shape[1], a->d = q->shape[2];
-    const int64_t like_q[3] = {-1, -1, a->d};
-    CLI_TRY(read_heads(a, "k", "[Tk,G,d]", like_q, &k, &a->k));
-    a->Tk = k->shape[0], a->G = k->shape[1];
-    if (a->H % a->G != 0)
-        return cli_fail(FV_ERR_FILE, "%s: tensor k: %lld heads, expected a divisor of q's %lld", a->path,
-                        (long long)a->G, (long long)a->H);
+    CLI_TRY(read_keys(a));
     const int64_t like_k[3] = {a->Tk, a->G, -1};
     CLI_TRY(read_heads(a, "v", "[Tk,G,dv]", like_k, &v, &a->v));
     a->dv = v->shape[2];
@@ -190,7 +208,7 @@ static fv_status read_offsets(apply *a, const char *name, int64_t tokens, const 
         return cli_fail(FV_ERR_FILE, "%s: tensor %s: type %s, expected I64", a->path, name,
                         fv_dtype_name(tensor->dtype));
     if (tensor->rank != 1 || tensor->count < 1)
-        return misfit(a, tensor, "[sequences+1]");
+        return apply_misfit(a, tensor, "[sequences+1]");
     CLI_TRY(fv_tensor_to_i64(a->ctx, tensor, offsets));
     *sequences = tensor->count - 1;
     return check_offsets(a, tensor, offsets, tokens, of);
@@ -217,43 +235,10 @@ static fv_status read_layout(apply *a)
     return FV_OK;
 }
 
-/* ---- projection ---------------------------------------------------------------------------------- */
-
-static fv_status read_projection(apply *a)
-{
-    const fv_tensor *tensor = fv_tensors_find(a->in, "projection");
-    if (tensor == NULL)
-        return FV_OK;
-    const int64_t *s = tensor->shape;
-    bool shared = tensor->rank == 2;
-    bool fits =
-        shared ? s[0] >= 1 && s[1] == a->d : tensor->rank == 3 && s[0] == a->H && s[1] >= 1 && s[2] == a->d;
-    if (!fits) {
-        char expected[96];
-        snprintf(expected, sizeof expected, "[m,d] or [H,m,d] with H = %lld and d = %lld", (long long)a->H,
-                 (long long)a->d);
-        return misfit(a, tensor, expected);
-    }
-    a->m = s[shared ? 0 : 1];
-    CLI_TRY(read_floats(a, tensor, &a->projection));
-    if (!shared)
-        return FV_OK;
-    int64_t floats;
-    float *all =
-        __builtin_mul_overflow(tensor->count, a->H, &floats) ? NULL : apply_alloc(a, floats, sizeof *all);
-    if (all == NULL)
-        return cli_fail(FV_ERR_RESOURCE, "out of memory");
-    for (int64_t h = 0; h < a->H; h++)
-        memcpy(all + h * tensor->count, a->projection, (size_t)tensor->count * sizeof *all);
-    a->projection = all;
-    return FV_OK;
-}
-
 fv_status apply_read(apply *a)
 {
     CLI_TRY(fv_tensors_open(&a->in, a->ctx, a->path));
     CLI_TRY(check_names(a));
     CLI_TRY(read_qkv(a));
-    CLI_TRY(read_layout(a));
-    return read_projection(a);
+    return read_layout(a);
 }

@@ -7,15 +7,16 @@
  *     S         F32 [sequences,H,r,dv]
  *     z         F32 [sequences,H,r]
  *     exponent  F32 [sequences,H,r]
+ *     decayed   F64 [sequences,H]       where a gate or decay forgets: log2 of the factor on what came before
  *
  * Kinds that keep keys: those of the sequences, end to end:
  *
  *     keys      F32 [all tokens,G,d]
  *     values    F32 [all tokens,G,dv]
  *
- * The metadata names the operator ("settings") and holds a fingerprint of the projection ("projection",
- * FNV-1a over its bits): a state means nothing under another one, so a different pair is refused. The guard
- * of the denominator and the chunk do not shape a state and may change between runs.
+ * The metadata names the operator ("settings") and holds a fingerprint of its inputs ("projection", FNV-1a over the
+ * bits of all but those that come token by token): a state means nothing under others, so a different pair is
+ * refused. The guard of the denominator and the chunk do not shape a state and may change between runs.
  */
 #include "apply.h"
 #include <inttypes.h>
@@ -26,31 +27,39 @@
 /* Shape of one saved field for all sequences, [count][a][b][c], and where it lies in a view. */
 typedef struct field {
     const char *name;
+    fv_dtype dtype;
     int rank; /* with the sequence or token dimension */
     bool per_token;
     int64_t shape[3];
-    int64_t floats; /* of a sequence or token */
-    float *data;    /* all sequences */
+    int64_t count; /* of a sequence or token */
+    char *data;    /* all sequences */
 } field;
 
 typedef struct store {
-    field fields[3];
+    field fields[4];
     int count;
     int64_t *tokens; /* [sequences] */
     int64_t total;   /* their sum */
 } store;
 
+/* Sizes that end at the first 0. */
 static field make_field(const char *name, bool per_token, int64_t x, int64_t y, int64_t z)
 {
-    field f = {.name = name, .per_token = per_token, .rank = z > 0 ? 4 : 3, .shape = {x, y, z}};
-    f.floats = x * y * (z > 0 ? z : 1);
+    field f = {.name = name, .dtype = FV_F32, .per_token = per_token, .shape = {x, y, z}, .count = 1};
+    for (f.rank = 1; f.rank < 4 && f.shape[f.rank - 1] > 0; f.rank++)
+        f.count *= f.shape[f.rank - 1];
     return f;
 }
 
-static float *view_field(const fv_state_view *view, const char *name)
+static size_t field_bytes(const field *f, int64_t count)
 {
-    float *fields[] = {view->S, view->z, view->exponent, view->keys, view->values};
-    static const char *const names[] = {"S", "z", "exponent", "keys", "values"};
+    return (size_t)(count * f->count) * fv_dtype_bytes(f->dtype);
+}
+
+static void *view_field(const fv_state_view *view, const char *name)
+{
+    void *fields[] = {view->S, view->z, view->exponent, view->decayed, view->keys, view->values};
+    static const char *const names[] = {"S", "z", "exponent", "decayed", "keys", "values"};
     for (int i = 0; i < CLI_COUNT(names); i++)
         if (strcmp(names[i], name) == 0)
             return fields[i];
@@ -76,6 +85,10 @@ static fv_status plan_store(const apply *a, store *s)
         s->fields[s->count++] = make_field("S", false, a->H, view.features, a->dv);
         s->fields[s->count++] = make_field("z", false, a->H, view.features, 0);
         s->fields[s->count++] = make_field("exponent", false, a->H, view.features, 0);
+        if (view.decayed != NULL && (a->info.options.gate || a->info.options.decay)) {
+            s->fields[s->count] = make_field("decayed", false, a->H, 0, 0);
+            s->fields[s->count++].dtype = FV_F64;
+        }
     } else if (view.keys != NULL) {
         s->fields[s->count++] = make_field("keys", true, a->G, a->d, 0);
         s->fields[s->count++] = make_field("values", true, a->G, a->dv, 0);
@@ -86,8 +99,32 @@ static fv_status plan_store(const apply *a, store *s)
 /* ---- fingerprint --------------------------------------------------------------------------------- */
 
 typedef struct fingerprint {
-    char settings[256], projection[32];
+    char settings[512], projection[32];
 } fingerprint;
+
+/* What shapes a state beyond the kind, and only where it is used, so that plain states keep their settings. */
+static void add_modifiers(const fv_attention_options *o, char *text, size_t bytes)
+{
+    const struct {
+        bool used;
+        const char *name;
+        double value;
+    } extras[] = {
+        {o->tau != 0, "tau", o->tau},
+        {o->psi >= 0, "psi", o->psi},
+        {o->max_tokens != 0, "max_tokens", (double)o->max_tokens},
+        {o->window >= 0, "window", (double)o->window},
+        {o->gate != 0, "gate", 1},
+        {o->decay != 0, "decay", 1},
+        {o->ppsbn != 0, "ppsbn", 1},
+        {o->rotary != 0, "rotary", o->rotary_base},
+    };
+    for (int i = 0; i < CLI_COUNT(extras); i++) {
+        size_t used = strlen(text);
+        if (extras[i].used)
+            snprintf(text + used, bytes - used, " %s %.9g", extras[i].name, extras[i].value);
+    }
+}
 
 static fingerprint fingerprint_of(const apply *a)
 {
@@ -99,10 +136,15 @@ static fingerprint fingerprint_of(const apply *a)
              o->kind, a->H, a->G, a->d, a->dv, o->scale,
              a->info.drawn_floats > 0 ? a->info.projection_rows : 0,
              fv_attention_kind_find(o->kind)->generalized ? o->epsilon : 0.0);
+    add_modifiers(o, print.settings, sizeof print.settings);
     uint64_t hash = 14695981039346656037u; /* FNV-1a, 64 bits */
-    const unsigned char *bytes = (const unsigned char *)a->projection;
-    for (int64_t i = 0; i < a->info.drawn_floats * (int64_t)sizeof(float); i++)
-        hash = (hash ^ bytes[i]) * 1099511628211u;
+    for (int n = 0; n < FV_INPUT_COUNT; n++) {
+        const unsigned char *bytes = (const unsigned char *)a->input[n].values;
+        if (bytes == NULL || a->input[n].info.role == FV_ROLE_TOKEN)
+            continue;
+        for (int64_t i = 0; i < a->input[n].info.floats * (int64_t)sizeof(float); i++)
+            hash = (hash ^ bytes[i]) * 1099511628211u;
+    }
     snprintf(print.projection, sizeof print.projection, "%016" PRIx64, hash);
     return print;
 }
@@ -147,18 +189,20 @@ static fv_status read_tokens(apply *a, const char *path, const fv_tensors *file,
 static fv_status read_field(apply *a, const char *path, const fv_tensors *file, const store *s, field *f)
 {
     const fv_tensor *tensor = fv_tensors_find(file, f->name);
-    bool fits = tensor != NULL && tensor->dtype == FV_F32 && tensor->rank == f->rank &&
+    bool fits = tensor != NULL && tensor->dtype == f->dtype && tensor->rank == f->rank &&
                 tensor->shape[0] == (f->per_token ? s->total : a->layout.sequences);
     for (int i = 1; fits && i < f->rank; i++)
         fits = tensor->shape[i] == f->shape[i - 1];
     if (!fits)
-        return cli_fail(FV_ERR_FILE, "%s: tensor %s: %s %s, expected F32 for %lld %s of this operator", path,
+        return cli_fail(FV_ERR_FILE, "%s: tensor %s: %s %s, expected %s for %lld %s of this operator", path,
                         f->name, tensor != NULL ? "shape" : "missing",
-                        tensor != NULL ? apply_shape_text(tensor).text : "",
+                        tensor != NULL ? apply_shape_text(tensor).text : "", fv_dtype_name(f->dtype),
                         (long long)(f->per_token ? s->total : a->layout.sequences),
                         f->per_token ? "tokens" : "sequences");
-    f->data = apply_alloc(a, tensor->count, sizeof(float));
-    return f->data != NULL ? fv_tensor_to_f32(a->ctx, tensor, f->data) : FV_ERR_RESOURCE;
+    f->data = apply_alloc(a, tensor->count, fv_dtype_bytes(f->dtype));
+    if (f->data != NULL && tensor->count > 0)
+        memcpy(f->data, tensor->data, field_bytes(f, tensor->shape[0]));
+    return f->data != NULL ? FV_OK : FV_ERR_RESOURCE;
 }
 
 static fv_status read_store(apply *a, const char *path, fv_tensors *file, store *s)
@@ -180,8 +224,8 @@ static fv_status move_state(apply *a, store *s, int64_t n, int64_t tokens_before
     for (int i = 0; i < s->count; i++) {
         const field *f = &s->fields[i];
         int64_t begin = f->per_token ? tokens_before : n, count = f->per_token ? s->tokens[n] : 1;
-        float *outside = f->data + begin * f->floats, *inside = view_field(&view, f->name);
-        size_t bytes = (size_t)(count * f->floats) * sizeof(float);
+        char *outside = f->data + field_bytes(f, begin), *inside = view_field(&view, f->name);
+        size_t bytes = field_bytes(f, count);
         if (bytes > 0)
             memcpy(to_state ? inside : outside, to_state ? outside : inside, bytes);
     }
@@ -242,7 +286,8 @@ static fv_status gather(apply *a, store *s)
     }
     for (int i = 0; i < s->count; i++) {
         field *f = &s->fields[i];
-        f->data = apply_alloc(a, (f->per_token ? s->total : a->layout.sequences) * f->floats, sizeof(float));
+        int64_t first = f->per_token ? s->total : a->layout.sequences;
+        f->data = apply_alloc(a, first * f->count, fv_dtype_bytes(f->dtype));
         if (f->data == NULL)
             return FV_ERR_RESOURCE;
     }
@@ -259,7 +304,7 @@ fv_status apply_states_write(apply *a)
     store s = {0};
     CLI_TRY(plan_store(a, &s));
     CLI_TRY(gather(a, &s));
-    fv_tensor tensors[4] = {{.name = "tokens",
+    fv_tensor tensors[5] = {{.name = "tokens",
                              .dtype = FV_I64,
                              .rank = 1,
                              .shape = {a->layout.sequences},
@@ -269,10 +314,10 @@ fv_status apply_states_write(apply *a)
         const field *f = &s.fields[i];
         int64_t first = f->per_token ? s.total : a->layout.sequences;
         tensors[i + 1] = (fv_tensor){.name = f->name,
-                                     .dtype = FV_F32,
+                                     .dtype = f->dtype,
                                      .rank = f->rank,
                                      .shape = {first, f->shape[0], f->shape[1], f->shape[2]},
-                                     .count = first * f->floats,
+                                     .count = first * f->count,
                                      .data = f->data};
     }
     fingerprint mine = fingerprint_of(a);

@@ -586,8 +586,13 @@ def bad_inputs(rng):
     yield "projection without rows", plus(projection=z(0, 8)), "favor+", [], 3, ["tensor projection"]
     yield "projection and --features", plus(projection=z(16, 8)), "favor+", ["--features", 17], 3, ["tensor projection", "17"]
     yield "unknown tensor", plus(bias=z(3)), "exact", [], 3, ["tensor bias"]
-    for later in ("gate", "decay", "position_bias", "linformer_e", "map_weight"):
-        yield "modifier " + later, plus(**{later: z(37, 4)}), "favor+", [], 2, ["tensor " + later]
+    for other in ("linformer_e", "map_weight", "bandwidth", "lsh_rotations", "rmf_signs"):
+        yield "tensor of another kind " + other, plus(**{other: z(37, 4)}), "favor+", [], 2, ["tensor " + other]
+    yield "gate without causal", plus(gate=z(37, 4) + 0.5), "favor+", [], 2, ["gate"]
+    yield "decay without causal", plus(decay=z(4) + 0.5), "favor+", [], 2, ["decay"]
+    yield "gate of exact", plus(gate=z(37, 4) + 0.5), "exact", ["--causal"], 2, ["tensor gate"]
+    yield "no position_bias", t, "exact", ["--position-bias", "fastrpb"], 3, ["tensor position_bias", "[4,73]"]
+    yield "even position_bias", plus(position_bias=z(4, 72)), "exact", ["--position-bias", "fastrpb"], 3, ["tensor position_bias"]
     yield "unknown attention", t, "favour+", [], 2, ["favour+"]
     yield "unknown option", t, "exact", ["--bogus"], 2, ["--bogus"]
     yield "unknown projection", t, "favor+", ["--projection", "bogus"], 2, ["bogus"]
