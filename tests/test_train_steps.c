@@ -53,7 +53,7 @@ static void check_draw(const char *name, int64_t draw)
     assert_int_equal(fv_model_draw(trained), draw);
     expect_ok(fv_model_create(&fresh, ctx, fv_model_config(trained), 99));
     expect_ok(fv_model_redraw(fresh, draw));
-    size_t bytes = (size_t)trained->info.drawn_floats * sizeof(float);
+    size_t bytes = (size_t)fv_operators_drawn(&trained->ops, FV_USE_SELF) * sizeof(float);
     assert_true(bytes > 0);
     for (int64_t l = 0; l < trained->shape.layers; l++)
         assert_memory_equal(fv_model_projection(trained, l), fv_model_projection(fresh, l), bytes);

@@ -73,14 +73,18 @@ typedef struct fv_data_summary {
     int64_t counts[512]; /* unigram counts of the training split by token id */
 } fv_data_summary;
 
-/* One batch: packed sequences. Targets < 0 are not predicted. */
+/* One batch: packed sequences. Targets < 0 are not predicted. What a task does not use is 0 or NULL. */
 typedef struct fv_batch {
     int64_t tokens;         /* T */
-    int64_t sequences;      /* S */
+    int64_t sequences;      /* S; task match: sequences 2i and 2i+1 are a pair */
     const int32_t *inputs;  /* [T] */
     const int32_t *targets; /* [T] */
     const int64_t *offsets; /* [S+1] */
-    int64_t predicted;      /* number of targets >= 0 */
+    int64_t predicted;      /* number of targets >= 0, or of labels */
+    const int32_t *labels;  /* [S], or [S/2] of pairs: classes, instead of targets */
+    int64_t source_tokens;  /* what an encoder reads for the decoder that sees inputs: S sequences, too */
+    const int32_t *source;  /* [source_tokens] */
+    const int64_t *source_offsets; /* [S+1] */
 } fv_batch;
 
 typedef struct fv_data fv_data;

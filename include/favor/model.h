@@ -1,7 +1,9 @@
 /* favor/model.h: a pre-LN Transformer with any attention of attention.h.
  *
- * Bidirectional encoder (masked LM) or causal decoder (LM). On disk: a directory with config.json
- * (Hugging Face names) and model.safetensors.
+ * Bidirectional encoder (masked LM), causal decoder (LM), or both with cross attention between them
+ * (is_encoder_decoder: translation). Its head predicts tokens, or a label a sequence (head classification),
+ * or a label a pair of sequences (head pair); see fv_batch for what each reads. On disk: a directory with
+ * config.json (Hugging Face names) and model.safetensors.
  */
 #ifndef FAVOR_MODEL_H
 #define FAVOR_MODEL_H
@@ -31,7 +33,9 @@ FV_API const fv_config *fv_model_config(const fv_model *model);
 FV_API const fv_tokenizer *fv_model_tokenizer(const fv_model *model);
 FV_API int64_t fv_model_parameters(const fv_model *model); /* number of trainable floats */
 
-/* What a training step on `tokens` tokens in sequences of `length` will need, before it runs. */
+/* What a training step on `tokens` tokens in sequences of `length` will need, before it runs. An encoder reads
+ * as many tokens of source for its decoder. `predicted` targets; heads that give labels have one a sequence or
+ * pair. */
 typedef struct fv_model_cost {
     int64_t parameters;
     size_t bytes;        /* predicted peak: parameters, gradients, optimizer, activations, scratch */
@@ -41,15 +45,17 @@ typedef struct fv_model_cost {
 FV_API FV_NODISCARD fv_status fv_model_measure(fv_model *model, int64_t tokens, int64_t length,
                                                int64_t predicted, fv_model_cost *cost);
 
-/* Logits [T][vocabulary] of a batch, without dropout. */
+/* Logits of a batch, without dropout: [T][vocabulary], or [sequences][num_labels], or [pairs][num_labels]. Targets
+ * and labels are not looked at. */
 FV_API FV_NODISCARD fv_status fv_model_logits(fv_model *model, const fv_batch *batch, float *logits);
 
-/* Adds the sum of -log p over the predicted targets in nats to *loss, and how many argmaxes were right to
+/* Adds the sum of -log p over the predicted targets (or labels) in nats to *loss, and how many argmaxes were right to
  * *correct. */
 FV_API FV_NODISCARD fv_status fv_model_evaluate(fv_model *model, const fv_batch *batch, double *loss,
                                                 int64_t *correct);
 
-/* Rows of the attention of one layer and head for one sequence: weights [n][count]. */
+/* Rows of the attention of one layer and head for one sequence: weights [n][count]. Not of an
+ * encoder-decoder. */
 FV_API FV_NODISCARD fv_status fv_model_attention(fv_model *model, const int32_t *tokens, int64_t count,
                                                  int64_t layer, int64_t head, const int64_t *rows, int64_t n,
                                                  float *weights);
@@ -58,7 +64,7 @@ FV_API FV_NODISCARD fv_status fv_model_attention(fv_model *model, const int32_t 
 
 typedef struct fv_stream fv_stream;
 
-/* A stream of a causal model whose attention can stream. `capacity` tokens for kinds that keep keys. */
+/* A stream of a causal model with head lm whose attention can stream. `capacity` tokens for kinds that keep keys. */
 FV_API FV_NODISCARD fv_status fv_stream_create(fv_stream **stream, fv_model *model, int64_t capacity);
 FV_API void fv_stream_destroy(fv_stream *stream);
 FV_API int64_t fv_stream_tokens(const fv_stream *stream); /* tokens fed so far */

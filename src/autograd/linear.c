@@ -8,6 +8,7 @@
  * rows x out floats a layer. Model FLOP: 2 rows in out.
  */
 #include "autograd/product.h"
+#include <math.h>
 
 typedef struct activation_row {
     void (*forward)(const fv_kernels *k, int64_t n, int64_t c, const float *x, const float *bias, float *pre,
@@ -45,8 +46,38 @@ static void relu_back(const fv_kernels *k, int64_t n, const float *pre, const fl
     k->relu_back(n, pre, dy, dx);
 }
 
+/* 1 / (1 + exp(-u)). Gates have as many columns as there are heads, so a plain loop does. Below u = -30 it
+ * stays what it is there, 1e-13, since a gate must not be 0. */
+static double sigmoid_of(float u)
+{
+    return 1.0 / (1.0 + exp(-fmax((double)u, -30.0)));
+}
+
+static void sigmoid(const fv_kernels *k, int64_t n, int64_t c, const float *x, const float *bias, float *pre,
+                    float *y)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t f = 0; f < c; f++) {
+            float u = x[i * c + f] + (bias != NULL ? bias[f] : 0.0f);
+            if (pre != NULL)
+                pre[i * c + f] = u;
+            y[i * c + f] = (float)sigmoid_of(u);
+        }
+    (void)k;
+}
+
+static void sigmoid_back(const fv_kernels *k, int64_t n, const float *pre, const float *dy, float *dx)
+{
+    (void)k;
+    for (int64_t i = 0; i < n; i++) {
+        double g = sigmoid_of(pre[i]);
+        dx[i] = (float)((double)dy[i] * g * (1.0 - g));
+    }
+}
+
 /* ORDER as fv_activation */
-static const activation_row activations[] = {{plain, NULL}, {gelu, gelu_back}, {relu, relu_back}};
+static const activation_row activations[] = {
+    {plain, NULL}, {gelu, gelu_back}, {relu, relu_back}, {sigmoid, sigmoid_back}};
 
 /* ---- forward ------------------------------------------------------------------------------------------- */
 

@@ -66,7 +66,12 @@ typedef struct fv_value {
     float *outside; /* data copied to the caller's memory, without the padding */
 } fv_value;
 
-typedef enum fv_activation { FV_ACTIVATION_NONE = 0, FV_ACTIVATION_GELU, FV_ACTIVATION_RELU } fv_activation;
+typedef enum fv_activation {
+    FV_ACTIVATION_NONE = 0,
+    FV_ACTIVATION_GELU,
+    FV_ACTIVATION_RELU,
+    FV_ACTIVATION_SIGMOID /* narrow outputs: gates */
+} fv_activation;
 
 /* y[t] = token[ids[t]] + position[positions[t]]; offsets into the parameters, position < 0: none. constant
  * positions: a table that is not trained. */
@@ -149,6 +154,9 @@ struct fv_node {
         struct {
             const int32_t *ids;
         } select;
+        struct {
+            const int64_t *offsets;
+        } sequence_mean;
         fv_cross_entropy loss;
     } as;
 };
@@ -220,6 +228,10 @@ int fv_tape_attention(fv_tape *tape, int qkv, int gate, const fv_attention_call 
 int fv_tape_cross_attention(fv_tape *tape, int q, int kv, const fv_attention_call *call);
 /* Rows ids[0] .. ids[n-1] of x, each at most once. */
 int fv_tape_select(fv_tape *tape, int x, const int32_t *ids, int64_t n);
+/* Means of the rows offsets[s] .. offsets[s+1]-1; 0 where there are none. offsets are read while running. */
+int fv_tape_sequence_mean(fv_tape *tape, int x, int64_t sequences, const int64_t *offsets);
+/* [u, v, u v, u - v] of rows u = x[2i], v = x[2i+1]. */
+int fv_tape_pairs(fv_tape *tape, int x);
 void fv_tape_cross_entropy(fv_tape *tape, int x, const fv_cross_entropy *loss);
 
 /* ---- for the operations -------------------------------------------------------------------------- */

@@ -176,7 +176,11 @@ fv_status fv_data_batch(fv_data *data, fv_split split, int64_t index, fv_batch *
         return status;
     }
     fv_packed *packed = &data->packed;
-    *batch = (fv_batch){packed->count, packed->sequences, packed->tokens, data->targets, packed->offsets, 0};
+    *batch = (fv_batch){.tokens = packed->count,
+                        .sequences = packed->sequences,
+                        .inputs = packed->tokens,
+                        .targets = data->targets,
+                        .offsets = packed->offsets};
     if (packed->count > 0)
         batch->predicted = data->settings.task->apply(&data->settings, split, index, packed->offsets,
                                                       packed->sequences, packed->tokens, data->targets);

@@ -1,7 +1,7 @@
 /* files.c: a model on disk: config.json and model.safetensors.
  *
- * The tensors are the parameters by name, and "layers.N.attention.projection" [H][m][d] of the kinds that
- * draw projections; the file's metadata holds the number of the draw. Reading holds every tensor against what
+ * The tensors are the parameters by name, and the random inputs of attention, "layers.N.attention.projection"
+ * [H][m][d] of the kinds that draw projections; the file's metadata holds the number of the draw. Reading holds every tensor against what
  * the config says before anything is believed.
  */
 #include "model/transformer.h"
@@ -39,32 +39,84 @@ static fv_status with_file(fv_context *ctx, const char *directory, const char *n
     return status;
 }
 
-/* Every tensor of the file, in order: the parameters, then the projections. */
-static int64_t tensor_count(const fv_model *model)
+/* Tensors of a file, in order: the parameters, then the random inputs of attention. */
+typedef struct tensor_list {
+    fv_tensor *tensors; /* NULL: only counted */
+    char (*names)[FV_NAME_BYTES];
+    int64_t count;
+} tensor_list;
+
+static fv_tensor *next_tensor(tensor_list *list, const char *prefix, const char *name)
 {
-    return model->parameter_count + (model->info.drawn_floats > 0 ? model->shape.layers : 0);
+    int64_t i = list->count++;
+    if (list->tensors == NULL)
+        return NULL;
+    snprintf(list->names[i], FV_NAME_BYTES, "%s%s", prefix, name);
+    list->tensors[i] = (fv_tensor){.name = list->names[i], .dtype = FV_F32, .count = 1};
+    return &list->tensors[i];
 }
 
-static void describe(const fv_model *model, int64_t index, char name[FV_NAME_BYTES], fv_tensor *t)
+static void fill_tensor(fv_tensor *t, int rank, const int64_t *shape, const float *data)
 {
-    *t = (fv_tensor){.name = name, .dtype = FV_F32};
-    if (index < model->parameter_count) {
-        const fv_parameter *p = &model->parameters[index];
-        snprintf(name, FV_NAME_BYTES, "%s", p->name);
-        t->rank = p->rank;
-        memcpy(t->shape, p->shape, sizeof p->shape);
-        t->count = p->count;
-        t->data = model->values + p->offset;
-        return;
+    t->rank = rank;
+    t->data = data;
+    for (int i = 0; i < rank; i++) {
+        t->shape[i] = shape[i];
+        t->count *= shape[i];
     }
-    int64_t layer = index - model->parameter_count;
-    snprintf(name, FV_NAME_BYTES, "layers.%lld.attention.projection", (long long)layer);
-    t->rank = 3;
-    t->shape[0] = model->shape.heads;
-    t->shape[1] = model->info.projection_rows;
-    t->shape[2] = model->shape.head_dim;
-    t->count = model->info.drawn_floats;
-    t->data = fv_model_projection(model, layer);
+}
+
+/* Random inputs of one operator of a site, but for those that are learned: they are parameters. */
+static void list_drawn(const fv_model *model, const fv_site *site, int part, tensor_list *list)
+{
+    const fv_attention *op = model->ops.of[site->use][part].op;
+    char prefix[FV_NAME_BYTES];
+    fv_attention_io io = {0};
+    fv_input_info info;
+    fv_site_prefix(&model->shape, site->use, site->layer, prefix);
+    fv_attention_bind_drawn(op, site->drawn[part], &io);
+    for (int i = 0; i < FV_INPUT_COUNT; i++) {
+        if (io.input[i] == NULL || site->inputs[part].trained[i] >= 0 ||
+            !fv_attention_input(op, (fv_input)i, &info))
+            continue;
+        fv_tensor *t = next_tensor(list, prefix, info.name);
+        if (t != NULL)
+            fill_tensor(t, info.rank, info.shape, io.input[i]);
+    }
+}
+
+static void list_all(const fv_model *model, tensor_list *list)
+{
+    list->count = 0;
+    for (int i = 0; i < model->parameter_count; i++) {
+        const fv_parameter *p = &model->parameters[i];
+        fv_tensor *t = next_tensor(list, "", p->name);
+        if (t != NULL)
+            fill_tensor(t, p->rank, p->shape, model->values + p->offset);
+    }
+    for (int64_t i = 0; i < fv_site_count(&model->shape); i++)
+        for (int part = 0; part < FV_ATTENTION_PARTS; part++)
+            if (model->sites[i].drawn[part] != NULL)
+                list_drawn(model, &model->sites[i], part, list);
+}
+
+static void free_list(fv_context *ctx, tensor_list *list)
+{
+    fv_free(ctx, list->names);
+    fv_free(ctx, list->tensors);
+}
+
+/* free_list whatever the status. */
+static fv_status make_list(const fv_model *model, tensor_list *list)
+{
+    *list = (tensor_list){0};
+    list_all(model, list);
+    list->tensors = fv_alloc_array(model->ctx, list->count, sizeof *list->tensors);
+    list->names = fv_alloc_array(model->ctx, list->count, sizeof *list->names);
+    if (list->tensors == NULL || list->names == NULL)
+        return FV_ERR_RESOURCE;
+    list_all(model, list);
+    return FV_OK;
 }
 
 /* ---- writing ------------------------------------------------------------------------------------- */
@@ -72,20 +124,15 @@ static void describe(const fv_model *model, int64_t index, char name[FV_NAME_BYT
 static fv_status write_tensors(fv_context *ctx, const char *path, void *arg)
 {
     const fv_model *model = arg;
-    int64_t count = tensor_count(model);
-    fv_tensor *tensors = fv_alloc_array(ctx, count, sizeof *tensors);
-    char(*names)[FV_NAME_BYTES] = fv_alloc_array(ctx, count, sizeof *names);
-    fv_status status = tensors == NULL || names == NULL ? FV_ERR_RESOURCE : FV_OK;
+    tensor_list list;
+    fv_status status = make_list(model, &list);
     if (status == FV_OK) {
         char draw[32];
         snprintf(draw, sizeof draw, "%lld", (long long)model->draw);
         const fv_metadata metadata[] = {{FORMAT_KEY, FORMAT_VALUE}, {DRAW_KEY, draw}};
-        for (int64_t i = 0; i < count; i++)
-            describe(model, i, names[i], &tensors[i]);
-        status = fv_tensors_write(ctx, path, tensors, count, metadata, FV_COUNT(metadata));
+        status = fv_tensors_write(ctx, path, list.tensors, list.count, metadata, FV_COUNT(metadata));
     }
-    fv_free(ctx, names);
-    fv_free(ctx, tensors);
+    free_list(ctx, &list);
     return status;
 }
 
@@ -146,20 +193,26 @@ static fv_status read_draw(fv_context *ctx, const char *path, const fv_tensors *
     return FV_OK;
 }
 
-static fv_status read_all(fv_model *model, const char *path, const fv_tensors *file)
+static fv_status read_list(fv_model *model, const char *path, const fv_tensors *file, const tensor_list *list)
 {
     fv_context *ctx = model->ctx;
-    int64_t count = tensor_count(model), have = fv_tensors_count(file);
-    for (int64_t i = 0; i < count; i++) {
-        char name[FV_NAME_BYTES];
-        fv_tensor wanted;
-        describe(model, i, name, &wanted);
-        TRY(read_tensor(ctx, path, file, &wanted));
-    }
-    if (have != count)
+    int64_t have = fv_tensors_count(file);
+    for (int64_t i = 0; i < list->count; i++)
+        TRY(read_tensor(ctx, path, file, &list->tensors[i]));
+    if (have != list->count)
         return fv_fail(ctx, FV_ERR_FILE, "%s: %lld tensors; config.json asks for %lld", path, (long long)have,
-                       (long long)count);
+                       (long long)list->count);
     return read_draw(ctx, path, file, &model->draw);
+}
+
+static fv_status read_all(fv_model *model, const char *path, const fv_tensors *file)
+{
+    tensor_list list;
+    fv_status status = make_list(model, &list);
+    if (status == FV_OK)
+        status = read_list(model, path, file, &list);
+    free_list(model->ctx, &list);
+    return status;
 }
 
 static fv_status read_tensors(fv_context *ctx, const char *path, void *arg)

@@ -2,23 +2,40 @@
 #include "model/transformer.h"
 #include <string.h>
 
-/* The model, its lists and its vectors in one block; with base NULL only the bytes are counted. */
-static fv_model *lay_out(fv_arena *arena, fv_context *ctx, const fv_shape *s, const fv_attention_info *info)
+static int64_t or_none(bool fits, int64_t value)
 {
-    fv_model head = {.ctx = ctx, .shape = *s, .info = *info};
+    return fits ? value : -1;
+}
+
+/* Floats of the random inputs of all sites; -1 when they do not fit. */
+static int64_t drawn_floats(const fv_shape *s, const fv_operators *ops)
+{
+    int64_t layers[FV_USES] = {s->layers, s->decoder_layers, s->decoder_layers}, sum = 0;
+    for (int use = 0; use < FV_USES; use++) {
+        int64_t floats;
+        if (!fv_mul(layers[use], fv_operators_drawn(ops, (fv_use)use), &floats) ||
+            __builtin_add_overflow(sum, floats, &sum))
+            return -1;
+    }
+    return sum;
+}
+
+/* The model, its lists and its vectors in one block; with base NULL only the bytes are counted. */
+static fv_model *lay_out(fv_arena *arena, fv_context *ctx, const fv_shape *s, const fv_operators *ops)
+{
+    fv_model head = {.ctx = ctx, .shape = *s, .ops = *ops};
     fv_model *model = FV_PUSH(arena, fv_model, 1);
-    int64_t count = fv_parameters_count(s), sinusoids = 0, projections = -1;
-    if (s->places_kind == FV_PLACES_SINUSOIDAL && !fv_mul(s->places, s->width, &sinusoids))
-        sinusoids = -1;
-    if (!fv_mul(s->layers, info->drawn_floats, &projections))
-        projections = -1;
-    head.layers = FV_PUSH(arena, fv_layer, s->layers);
+    int64_t count = fv_parameters_count(s, ops), sinusoids = 0;
+    bool fits = s->places_kind != FV_PLACES_SINUSOIDAL || fv_mul(s->places, s->width, &sinusoids);
+    head.layers = FV_PUSH(arena, fv_layer, s->layers + s->decoder_layers);
+    head.sites = FV_PUSH(arena, fv_site, fv_site_count(s));
     head.parameters = FV_PUSH(arena, fv_parameter, count);
     head.names = fv_arena_push(arena, count, FV_NAME_BYTES);
     head.inits = FV_PUSH(arena, uint8_t, count);
-    head.values = FV_PUSH(arena, float, fv_parameters_floats(s));
-    head.projections = FV_PUSH(arena, float, projections);
-    float *table = FV_PUSH(arena, float, sinusoids);
+    head.values = FV_PUSH(arena, float, fv_parameters_floats(s, ops));
+    head.projections = FV_PUSH(arena, float, drawn_floats(s, ops));
+    head.constants = FV_PUSH(arena, float, s->heads *(1 + s->head_dim));
+    float *table = FV_PUSH(arena, float, or_none(fits, sinusoids));
     head.sinusoids = sinusoids != 0 ? table : NULL;
     fv_tape_layout(&head.tape, ctx, fv_transformer_nodes(s), arena);
     head.bytes = arena->used;
@@ -27,8 +44,13 @@ static fv_model *lay_out(fv_arena *arena, fv_context *ctx, const fv_shape *s, co
     return model;
 }
 
-static fv_status check_room(fv_context *ctx, const fv_shape *s, size_t bytes)
+static fv_status check_room(fv_context *ctx, const fv_shape *s, const fv_operators *ops, size_t bytes)
 {
+    if (fv_parameters_floats(s, ops) < 0)
+        return fv_fail(ctx, FV_ERR_USAGE,
+                       "config: hidden_size %lld, intermediate_size %lld, num_hidden_layers %lld and "
+                       "max_position_embeddings %lld make more parameters than can be addressed",
+                       (long long)s->width, (long long)s->inner, (long long)s->layers, (long long)s->places);
     if (bytes == SIZE_MAX)
         return fv_fail(
             ctx, FV_ERR_USAGE,
@@ -40,25 +62,23 @@ static fv_status check_room(fv_context *ctx, const fv_shape *s, size_t bytes)
     return fv_fail(ctx, FV_ERR_RESOURCE,
                    "out of memory: a model of %.4g parameters needs %.1f MiB, %.1f MiB are free; use a "
                    "smaller hidden_size, num_hidden_layers or max_position_embeddings",
-                   (double)fv_parameters_floats(s), (double)bytes / 0x1p20, (double)room / 0x1p20);
+                   (double)fv_parameters_floats(s, ops), (double)bytes / 0x1p20, (double)room / 0x1p20);
 }
 
 static fv_status build(fv_model **out, fv_context *ctx, fv_config *config, const fv_shape *shape,
-                       fv_attention *attention)
+                       const fv_operators *ops)
 {
-    fv_attention_info info;
-    fv_attention_get_info(attention, &info);
     fv_arena arena = fv_arena_measure();
-    lay_out(&arena, ctx, shape, &info);
+    lay_out(&arena, ctx, shape, ops);
     size_t bytes = arena.used;
-    TRY(check_room(ctx, shape, bytes));
+    TRY(check_room(ctx, shape, ops, bytes));
     void *memory = fv_alloc(ctx, bytes);
     if (memory == NULL)
         return FV_ERR_RESOURCE;
     arena = fv_arena_over(memory, bytes);
-    fv_model *model = lay_out(&arena, ctx, shape, &info);
+    fv_model *model = lay_out(&arena, ctx, shape, ops);
     model->config = config;
-    model->attention = attention;
+    fv_sites_layout(model);
     fv_parameters_layout(model);
     *out = model;
     return FV_OK;
@@ -73,17 +93,17 @@ void fv_model_fill_sinusoids(fv_model *model)
 fv_status fv_model_build(fv_model **out, fv_context *ctx, const fv_config *config)
 {
     fv_config *own = NULL;
-    fv_attention *attention = NULL;
+    fv_operators ops = {0};
     fv_shape shape;
     *out = NULL;
     TRY(fv_config_copy(&own, config));
     fv_status status = fv_shape_read(ctx, own, &shape);
     if (status == FV_OK)
-        status = fv_shape_attention(ctx, own, &shape, &attention);
+        status = fv_operators_create(&ops, ctx, own, &shape);
     if (status == FV_OK)
-        status = build(out, ctx, own, &shape, attention);
+        status = build(out, ctx, own, &shape, &ops);
     if (status != FV_OK) {
-        fv_attention_destroy(attention);
+        fv_operators_destroy(&ops);
         fv_config_destroy(own);
     }
     return status;
@@ -93,7 +113,9 @@ fv_status fv_model_start(fv_model *model, uint64_t seed)
 {
     fv_model_fill_sinusoids(model);
     fv_parameters_init(model, seed);
-    return fv_model_redraw(model, 0);
+    TRY(fv_model_redraw(model, 0));
+    fv_sites_start(model);
+    return FV_OK;
 }
 
 fv_status fv_model_create(fv_model **out, fv_context *ctx, const fv_config *config, uint64_t seed)
@@ -116,7 +138,7 @@ void fv_model_destroy(fv_model *model)
     fv_context *ctx = model->ctx;
     fv_free(ctx, model->work.memory);
     fv_free(ctx, model->gradients);
-    fv_attention_destroy(model->attention);
+    fv_operators_destroy(&model->ops);
     fv_config_destroy(model->config);
     fv_free(ctx, model);
 }
@@ -162,18 +184,25 @@ float *fv_model_gradients(fv_model *model)
 
 /* ---- projections --------------------------------------------------------------------------------- */
 
+static fv_status redraw_site(fv_model *model, int64_t index, uint64_t number)
+{
+    const fv_site *site = &model->sites[index];
+    for (int part = 0; part < FV_ATTENTION_PARTS; part++)
+        if (site->drawn[part] != NULL)
+            TRY(fv_attention_draw(model->ops.of[site->use][part].op, model->shape.projection_seed, number,
+                                  (float *)(uintptr_t)site->drawn[part]));
+    return FV_OK;
+}
+
 fv_status fv_model_redraw(fv_model *model, int64_t draw)
 {
-    int64_t layers = model->shape.layers, floats = model->info.drawn_floats;
+    int64_t sites = fv_site_count(&model->shape);
     if (draw < 0)
         return fv_fail(model->ctx, FV_ERR_USAGE, "draw %lld of the projections; expected 0 or more",
                        (long long)draw);
-    for (int64_t l = 0; floats > 0 && l < layers; l++) {
-        /* Draws number the layers through, so that no two of them share a projection. */
-        uint64_t number = (uint64_t)draw * (uint64_t)layers + (uint64_t)l;
-        TRY(fv_attention_draw(model->attention, model->shape.projection_seed, number,
-                              model->projections + l * floats));
-    }
+    /* Draws number the sites through, so that no two of them share a projection. */
+    for (int64_t i = 0; i < sites; i++)
+        TRY(redraw_site(model, i, (uint64_t)draw * (uint64_t)sites + (uint64_t)i));
     model->draw = draw;
     return FV_OK;
 }

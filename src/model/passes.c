@@ -7,9 +7,8 @@
 typedef struct batch_pass {
     fv_pass pass;
     bool training;
-    bool select; /* some tokens have no target */
-    int64_t predicted;
-    fv_cross_entropy loss; /* targets of the predicted rows */
+    int64_t rows;          /* of logits that are wanted */
+    fv_cross_entropy loss; /* targets of these rows */
     float *logits;         /* instead of a loss; NULL: a loss */
 } batch_pass;
 
@@ -18,15 +17,13 @@ static void record(fv_model *model, const batch_pass *b, void *memory, size_t by
     fv_tape *tape = &model->tape;
     fv_tape_reset(tape, b->training, memory, bytes);
     int x = fv_transformer_layers(model, &b->pass);
-    if (b->logits != NULL) {
-        int logits = fv_transformer_logits(model, x);
-        fv_tape_hold(tape, logits);
-        fv_tape_place(tape, logits, b->logits);
+    if (b->logits == NULL) {
+        fv_head_loss(model, &b->pass, x, model->work.selected, b->rows, &b->loss);
         return;
     }
-    if (b->select)
-        x = fv_tape_select(tape, x, model->work.selected, b->predicted);
-    fv_transformer_loss(model, x, &b->loss);
+    int logits = fv_head_logits(model, &b->pass, x, model->work.selected, b->rows);
+    fv_tape_hold(tape, logits);
+    fv_tape_place(tape, logits, b->logits);
 }
 
 static fv_status play(fv_model *model, const batch_pass *b)
@@ -75,41 +72,60 @@ static void make_layout(int which, int64_t tokens, int64_t sequences, int64_t *o
 
 typedef struct cost {
     size_t pool_bytes;
+    fv_list_sizes sizes;
     double flop;
 } cost;
 
+/* offsets: two lists, of the tokens and of the source, which may be cut in other ways. */
 static fv_status measure_layouts(fv_model *model, batch_pass *b, int64_t *offsets, cost *c)
 {
-    b->pass.layout.offsets_q = offsets;
-    for (int i = 0; i < LAYOUTS; i++) {
+    int64_t sequences = b->pass.layout.sequences, *source = offsets + sequences + 1;
+    int ways = model->shape.decoder_layers > 0 ? LAYOUTS * LAYOUTS : LAYOUTS;
+    b->pass.layout.offsets_q = b->pass.across.offsets_q = offsets;
+    b->pass.source_layout.offsets_q = b->pass.across.offsets_k = source;
+    for (int i = 0; i < ways; i++) {
         size_t bytes;
-        make_layout(i, b->pass.tokens, b->pass.layout.sequences, offsets);
+        make_layout(i % LAYOUTS, b->pass.tokens, sequences, offsets);
+        make_layout(ways == LAYOUTS ? i : i / LAYOUTS, b->pass.tokens, sequences, source);
         TRY(plan(model, b, &bytes));
         c->pool_bytes = FV_MAX(c->pool_bytes, bytes);
-        if (i == EQUAL)
+        if (i % LAYOUTS == EQUAL)
             c->flop = fv_tape_flop(&model->tape);
     }
     return FV_OK;
+}
+
+static fv_list_sizes list_sizes(const fv_model *model, const fv_pass *pass, int64_t rows)
+{
+    bool labels = model->shape.head != FV_HEAD_LM;
+    return (fv_list_sizes){pass->tokens, pass->source_tokens, labels ? pass->layout.sequences : rows};
 }
 
 static fv_status measure(fv_model *model, int64_t tokens, int64_t sequences, int64_t predicted, bool training,
                          cost *c)
 {
     *c = (cost){0};
+    bool labels = model->shape.head != FV_HEAD_LM;
     if (tokens < 1 || tokens > INT32_MAX || sequences < 1 || sequences > INT32_MAX || predicted < 0 ||
-        predicted > tokens)
+        (!labels && predicted > tokens))
         return fv_fail(
             model->ctx, FV_ERR_USAGE,
             "%lld tokens in %lld sequences with %lld targets: expected 1 to %d tokens, and at most as "
             "many targets",
             (long long)tokens, (long long)sequences, (long long)predicted, INT32_MAX);
-    int64_t *offsets = fv_alloc_array(model->ctx, sequences + 1, sizeof *offsets);
+    sequences += model->shape.head == FV_HEAD_PAIR && sequences % 2 != 0;
+    int64_t *offsets = fv_alloc_array(model->ctx, 2 * (sequences + 1), sizeof *offsets);
     if (offsets == NULL)
         return FV_ERR_RESOURCE;
-    batch_pass b = {.pass = {.tokens = tokens, .layout = {.sequences = sequences}},
+    batch_pass b = {.pass = {.tokens = tokens,
+                             .layout = {.sequences = sequences},
+                             .source_layout = {.sequences = sequences},
+                             .across = {.sequences = sequences}},
                     .training = training,
-                    .select = predicted < tokens,
-                    .predicted = predicted};
+                    .rows = labels ? fv_head_rows(&model->shape, tokens, sequences) : predicted};
+    if (model->shape.decoder_layers > 0)
+        b.pass.source_tokens = tokens;
+    c->sizes = list_sizes(model, &b.pass, b.rows);
     fv_status status = measure_layouts(model, &b, offsets, c);
     fv_free(model->ctx, offsets);
     return status;
@@ -124,7 +140,7 @@ fv_status fv_model_measure(fv_model *model, int64_t tokens, int64_t length, int6
         return fv_fail(model->ctx, FV_ERR_USAGE, "length is %lld; expected 1 or more", (long long)length);
     TRY(measure(model, tokens, (tokens - 1) / length + 1, predicted, true, &c));
     size_t vector = fv_bytes(model->float_count, sizeof(float));
-    out->bytes = fv_workspace_bytes(c.pool_bytes, tokens, predicted);
+    out->bytes = fv_workspace_bytes(c.pool_bytes, &c.sizes);
     out->bytes = fv_add_bytes(out->bytes, model->bytes);
     for (int i = 0; i < 3; i++) /* gradients, two moments */
         out->bytes = fv_add_bytes(out->bytes, vector);
@@ -138,7 +154,7 @@ fv_status fv_model_prepare(fv_model *model, int64_t tokens, int64_t sequences, i
 {
     cost c;
     TRY(measure(model, tokens, sequences, predicted, training, &c));
-    return fv_workspace_reserve(model, c.pool_bytes, tokens, predicted);
+    return fv_workspace_reserve(model, c.pool_bytes, &c.sizes);
 }
 
 /* ---- passes over a batch ------------------------------------------------------------------------------- */
@@ -154,26 +170,60 @@ static void list_targets(fv_workspace *work, const fv_batch *batch)
         }
 }
 
+/* The first token of every sequence. */
+static void list_firsts(fv_workspace *work, const fv_batch *batch)
+{
+    for (int64_t s = 0; s < batch->sequences; s++)
+        work->selected[s] = (int32_t)batch->offsets[s];
+}
+
+static void set_layouts(fv_pass *pass, const fv_batch *batch)
+{
+    pass->tokens = batch->tokens;
+    pass->layout = (fv_layout){batch->sequences, batch->offsets, NULL};
+    pass->source_tokens = batch->source_tokens;
+    pass->source_layout = (fv_layout){batch->sequences, batch->source_offsets, NULL};
+    pass->across = (fv_layout){batch->sequences, batch->offsets, batch->source_offsets};
+}
+
+/* Fills the lists of the workspace and points the pass at them and at the tokens. */
+static void set_lists(fv_model *model, const fv_batch *batch, batch_pass *b)
+{
+    fv_workspace *work = &model->work;
+    fv_batch_positions(batch->sequences, batch->offsets, 0, work->positions);
+    if (model->shape.decoder_layers > 0)
+        fv_batch_positions(batch->sequences, batch->source_offsets, 0, work->source_positions);
+    bool labels = model->shape.head != FV_HEAD_LM;
+    if (labels)
+        list_firsts(work, batch);
+    else if (b->logits == NULL)
+        list_targets(work, batch);
+    b->pass.ids = batch->inputs;
+    b->pass.positions = work->positions;
+    b->pass.source_ids = batch->source;
+    b->pass.source_positions = work->source_positions;
+    b->loss.targets = labels ? batch->labels : work->target;
+}
+
 /* Plans the pass, reserves what is missing, and runs it. */
 static fv_status run_batch(fv_model *model, const fv_batch *batch, batch_pass *b)
 {
     size_t bytes;
-    int64_t predicted = b->logits != NULL ? 0 : batch->predicted;
     TRY(fv_batch_check(model, batch));
-    b->pass.tokens = batch->tokens;
-    b->pass.layout = (fv_layout){batch->sequences, batch->offsets, NULL};
-    b->predicted = predicted;
-    b->select = predicted < batch->tokens;
-    if (b->logits == NULL && predicted == 0)
+    TRY(fv_batch_check_pooling(model, batch));
+    if (b->logits == NULL)
+        TRY(fv_batch_check_targets(model, batch));
+    set_layouts(&b->pass, batch);
+    if (model->shape.decoder_layers == 0)
+        b->pass.source_tokens = 0;
+    b->rows =
+        b->logits != NULL ? fv_head_rows(&model->shape, batch->tokens, batch->sequences) : batch->predicted;
+    if (b->rows == 0)
         return FV_OK;
     TRY(plan(model, b, &bytes));
-    TRY(fv_workspace_reserve(model, bytes, batch->tokens, predicted));
-    fv_batch_positions(batch->sequences, batch->offsets, 0, model->work.positions);
-    if (b->logits == NULL)
-        list_targets(&model->work, batch);
-    b->pass.ids = batch->inputs;
-    b->pass.positions = model->work.positions;
-    b->loss.targets = model->work.target;
+    fv_list_sizes sizes = list_sizes(model, &b->pass, b->logits != NULL ? 0 : b->rows);
+    TRY(fv_workspace_reserve(model, bytes, &sizes));
+    set_lists(model, batch, b);
     return run(model, b);
 }
 
@@ -196,10 +246,7 @@ fv_status fv_model_evaluate(fv_model *model, const fv_batch *batch, double *loss
 fv_status fv_model_logits(fv_model *model, const fv_batch *batch, float *logits)
 {
     if (logits == NULL)
-        return fv_fail(model->ctx, FV_ERR_USAGE,
-                       "logits: NULL, expected room for [tokens][vocabulary] floats");
+        return fv_fail(model->ctx, FV_ERR_USAGE, "logits: NULL, expected room for [rows][classes] floats");
     batch_pass b = {.logits = logits};
-    fv_batch inputs = *batch;
-    inputs.targets = NULL;
-    return run_batch(model, &inputs, &b);
+    return run_batch(model, batch, &b);
 }

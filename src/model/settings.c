@@ -1,5 +1,5 @@
-/* settings.c: from the keys of a config to the sizes of a model and the options of its attention. Everything
- * impossible is refused here, by the key's name, before any memory is asked for. */
+/* settings.c: from the keys of a config to the sizes of a model. Everything impossible is refused here, by the
+ * key's name, before any memory is asked for. Attention: operators.c. */
 #include "model/transformer.h"
 #include <stdio.h>
 #include <string.h>
@@ -115,19 +115,70 @@ static fv_status read_reals(fv_context *ctx, const fv_config *config, fv_shape *
     return FV_OK;
 }
 
+/* The stacks: an encoder or a decoder alone, or a decoder behind an encoder. */
+static fv_status read_stacks(fv_context *ctx, fv_config *config, fv_shape *s)
+{
+    TRY(read_size(ctx, config, "num_hidden_layers", 1, MAX_LAYERS, &s->layers));
+    TRY(read_size(ctx, config, "decoder_layers", 0, MAX_LAYERS, &s->decoder_layers));
+    s->causal = fv_config_bool(config, "is_decoder") != 0;
+    if (!fv_config_bool(config, "is_encoder_decoder")) {
+        if (s->decoder_layers > 0)
+            return fv_fail(
+                ctx, FV_ERR_USAGE,
+                "config: decoder_layers is %lld without is_encoder_decoder; layers of a lone stack are "
+                "num_hidden_layers",
+                (long long)s->decoder_layers);
+        return FV_OK;
+    }
+    if (s->causal)
+        return fv_fail(ctx, FV_ERR_USAGE,
+                       "config: is_decoder and is_encoder_decoder are both true; expected one of them");
+    if (s->decoder_layers > 0)
+        return FV_OK;
+    s->decoder_layers = s->layers;
+    return write_back(config, "decoder_layers", s->decoder_layers);
+}
+
+static const struct {
+    const char *name;
+    fv_head_kind kind;
+} head_kinds[] = {{"lm", FV_HEAD_LM}, {"classification", FV_HEAD_CLASSIFICATION}, {"pair", FV_HEAD_PAIR}};
+
+static fv_status read_head(fv_context *ctx, const fv_config *config, fv_shape *s)
+{
+    const char *name = fv_config_text(config, "head"), *pooling = fv_config_text(config, "pooling");
+    int i = 0;
+    while (i < FV_COUNT(head_kinds) && strcmp(head_kinds[i].name, name) != 0)
+        i++;
+    if (i == FV_COUNT(head_kinds))
+        return fv_fail(ctx, FV_ERR_USAGE, "config: head \"%s\" is unknown", name);
+    s->head = head_kinds[i].kind;
+    TRY(read_size(ctx, config, "num_labels", 2, INT32_MAX, &s->labels));
+    s->pool_first = strcmp(pooling, "cls") == 0;
+    s->tied = fv_config_bool(config, "tie_word_embeddings") != 0;
+    if (s->head != FV_HEAD_LM && s->decoder_layers > 0)
+        return fv_fail(ctx, FV_ERR_USAGE, "config: an encoder-decoder has the head lm, not %s", name);
+    if (s->head != FV_HEAD_LM && s->tied)
+        return fv_fail(
+            ctx, FV_ERR_USAGE,
+            "config: tie_word_embeddings is true; the head %s gives labels and has no output matrix over "
+            "tokens",
+            name);
+    return FV_OK;
+}
+
 fv_status fv_shape_read(fv_context *ctx, fv_config *config, fv_shape *shape)
 {
     *shape = (fv_shape){0};
     TRY(read_vocabulary(ctx, config, shape));
     TRY(read_size(ctx, config, "hidden_size", 1, INT32_MAX, &shape->width));
-    TRY(read_size(ctx, config, "num_hidden_layers", 1, MAX_LAYERS, &shape->layers));
+    TRY(read_stacks(ctx, config, shape));
+    TRY(read_head(ctx, config, shape));
     TRY(read_size(ctx, config, "intermediate_size", 1, INT32_MAX, &shape->inner));
     TRY(read_heads(ctx, config, shape));
     TRY(read_places(ctx, config, shape));
     TRY(read_activation(ctx, config, shape));
     TRY(read_reals(ctx, config, shape));
-    shape->tied = fv_config_bool(config, "tie_word_embeddings") != 0;
-    shape->causal = fv_config_bool(config, "is_decoder") != 0;
     shape->recompute = fv_config_bool(config, "gradient_checkpointing") != 0;
     shape->reversible = fv_config_bool(config, "reversible") != 0;
     if (shape->recompute && shape->reversible)
@@ -138,25 +189,5 @@ fv_status fv_shape_read(fv_context *ctx, fv_config *config, fv_shape *shape)
     TRY(fv_settings_attention_sizes(ctx, config,
                                     shape->places > 0 ? shape->places : fv_config_int(config, "length")));
     shape->projection_seed = (uint64_t)fv_config_int(config, "attention.projection_seed");
-    if (fv_parameters_floats(shape) < 0)
-        return fv_fail(ctx, FV_ERR_USAGE,
-                       "config: hidden_size %lld, intermediate_size %lld, num_hidden_layers %lld and "
-                       "max_position_embeddings %lld make more parameters than can be addressed",
-                       (long long)shape->width, (long long)shape->inner, (long long)shape->layers,
-                       (long long)shape->places);
     return FV_OK;
-}
-
-/* ---- attention ---------------------------------------------------------------------------------------- */
-
-fv_status fv_shape_attention(fv_context *ctx, const fv_config *config, const fv_shape *shape,
-                             fv_attention **op)
-{
-    fv_attention_options o;
-    TRY(fv_settings_attention(ctx, config, &o));
-    o.heads = shape->heads;
-    o.kv_heads = shape->kv_heads;
-    o.dim = shape->head_dim;
-    o.causal = shape->causal;
-    return fv_attention_create(op, ctx, &o);
 }

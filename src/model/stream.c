@@ -12,41 +12,77 @@
  * activations stay small. */
 enum { CHUNK = 1024 };
 
-static char *state_of(const fv_stream *stream, int64_t layer)
+char *fv_stream_state(const fv_stream *stream, int64_t layer, int part)
 {
-    return stream->states + (size_t)layer * stream->state_bytes;
+    size_t both = stream->state_bytes[0] + stream->state_bytes[1];
+    return stream->states + (size_t)layer * both + (part > 0 ? stream->state_bytes[0] : 0);
 }
 
-static fv_status init_states(fv_stream *stream, int64_t capacity)
+static const fv_operator *operator_of(const fv_stream *stream, int part)
 {
-    const fv_model *model = stream->model;
+    return &stream->model->ops.of[FV_USE_SELF][part];
+}
+
+static fv_status init_states(fv_stream *stream, int part, int64_t capacity)
+{
+    const fv_attention *op = operator_of(stream, part)->op;
     fv_state_view view;
-    for (int64_t l = 0; l < model->shape.layers; l++)
-        TRY(fv_attention_state_init(model->attention, capacity, state_of(stream, l)));
-    TRY(fv_attention_state_view(model->attention, state_of(stream, 0), &view));
-    stream->capacity = view.keys != NULL ? capacity : -1;
+    if (op == NULL)
+        return FV_OK;
+    for (int64_t l = 0; l < stream->model->shape.layers; l++)
+        TRY(fv_attention_state_init(op, capacity, fv_stream_state(stream, l, part)));
+    TRY(fv_attention_state_view(op, fv_stream_state(stream, 0, part), &view));
+    if (view.keys != NULL)
+        stream->capacity = capacity;
     return FV_OK;
 }
 
 static fv_status allocate(fv_stream *stream, int64_t capacity)
 {
     fv_model *model = stream->model;
-    TRY(fv_attention_state_bytes(model->attention, capacity, &stream->state_bytes));
-    stream->state_bytes = fv_bytes((int64_t)FV_MIN(stream->state_bytes, (size_t)INT64_MAX), 1);
-    stream->states = fv_alloc_zero(model->ctx, model->shape.layers, stream->state_bytes);
+    size_t *bytes = stream->state_bytes;
+    for (int part = 0; part < FV_ATTENTION_PARTS; part++) {
+        if (operator_of(stream, part)->op == NULL)
+            continue;
+        TRY(fv_attention_state_bytes(operator_of(stream, part)->op, capacity, &bytes[part]));
+        bytes[part] = fv_bytes((int64_t)FV_MIN(bytes[part], (size_t)INT64_MAX), 1);
+    }
+    stream->states = fv_alloc_zero(model->ctx, model->shape.layers, fv_add_bytes(bytes[0], bytes[1]));
     stream->logits = fv_alloc_zero(model->ctx, model->shape.vocabulary, sizeof(float));
-    return stream->states != NULL && stream->logits != NULL ? init_states(stream, capacity) : FV_ERR_RESOURCE;
+    if (stream->states == NULL || stream->logits == NULL)
+        return FV_ERR_RESOURCE;
+    stream->capacity = -1;
+    for (int part = 0; part < FV_ATTENTION_PARTS; part++)
+        TRY(init_states(stream, part, capacity));
+    return FV_OK;
+}
+
+static fv_status check_streams(const fv_model *model)
+{
+    const fv_shape *s = &model->shape;
+    if (s->decoder_layers > 0)
+        return fv_fail(
+            model->ctx, FV_ERR_USAGE,
+            "a stream needs one causal stack; this model is an encoder-decoder, which only predicts "
+            "whole sequences so far");
+    if (s->head != FV_HEAD_LM)
+        return fv_fail(model->ctx, FV_ERR_USAGE, "a stream needs the head lm; this model predicts labels");
+    for (int part = 0; part < FV_ATTENTION_PARTS; part++) {
+        const fv_operator *o = &model->ops.of[FV_USE_SELF][part];
+        if (o->op != NULL && !o->info.can_stream)
+            return fv_fail(
+                model->ctx, FV_ERR_USAGE,
+                "a stream needs a causal model (is_decoder) whose attention can stream; this one is %s, "
+                "attention %s",
+                s->causal ? "causal" : "bidirectional", o->info.options.kind);
+    }
+    return FV_OK;
 }
 
 fv_status fv_stream_create(fv_stream **out, fv_model *model, int64_t capacity)
 {
     *out = NULL;
-    if (!model->info.can_stream)
-        return fv_fail(
-            model->ctx, FV_ERR_USAGE,
-            "a stream needs a causal model (is_decoder) whose attention can stream; this one is %s, "
-            "attention %s",
-            model->shape.causal ? "causal" : "bidirectional", model->info.options.kind);
+    TRY(check_streams(model));
     if (capacity < 0)
         return fv_fail(model->ctx, FV_ERR_USAGE, "capacity is %lld tokens; expected 0 or more",
                        (long long)capacity);
@@ -92,7 +128,7 @@ static fv_status check_feed(const fv_stream *stream, const int32_t *tokens, int6
                        "the stream holds %lld of %lld tokens and was fed %lld; attention %s keeps every key: "
                        "create it with a larger capacity",
                        (long long)stream->tokens, (long long)stream->capacity, (long long)count,
-                       model->info.options.kind);
+                       fv_operators_main(&model->ops, FV_USE_SELF)->info.options.kind);
     if (s->places > 0 && count > s->places - stream->tokens)
         return fv_fail(model->ctx, FV_ERR_USAGE,
                        "the stream holds %lld tokens and was fed %lld; the model's positions reach %lld "
@@ -115,9 +151,7 @@ static void record(fv_stream *stream, const fv_pass *pass, bool last, void *memo
     int x = fv_transformer_layers(model, pass);
     if (!last)
         return;
-    if (pass->tokens > 1)
-        x = fv_tape_select(tape, x, model->work.selected, 1);
-    int logits = fv_transformer_logits(model, x);
+    int logits = fv_head_logits(model, pass, x, model->work.selected, 1);
     fv_tape_hold(tape, logits);
     fv_tape_place(tape, logits, stream->logits);
 }
@@ -126,7 +160,8 @@ static fv_status plan(fv_stream *stream, fv_pass *pass, bool last)
 {
     record(stream, pass, last, NULL, 0);
     TRY(fv_tape_forward(&stream->model->tape));
-    return fv_workspace_reserve(stream->model, stream->model->tape.pool.peak, pass->tokens, 1);
+    return fv_workspace_reserve(stream->model, stream->model->tape.pool.peak,
+                                &(fv_list_sizes){.tokens = pass->tokens, .selected = 1});
 }
 
 static fv_status feed_chunk(fv_stream *stream, const int32_t *tokens, int64_t count, bool last)
@@ -137,7 +172,7 @@ static fv_status feed_chunk(fv_stream *stream, const int32_t *tokens, int64_t co
                     .ids = tokens,
                     .layout = {1, offsets, NULL},
                     .states = stream->states,
-                    .state_bytes = stream->state_bytes};
+                    .state_bytes = {stream->state_bytes[0], stream->state_bytes[1]}};
     TRY(plan(stream, &pass, last));
     fv_workspace *work = &model->work;
     work->selected[0] = (int32_t)(count - 1);
@@ -163,13 +198,16 @@ fv_status fv_stream_feed(fv_stream *stream, const int32_t *tokens, int64_t count
 
 /* ---- the state as tensors ------------------------------------------------------------------------ */
 
-fv_status fv_stream_pieces(const fv_stream *stream, int64_t layer, int64_t tokens,
+fv_status fv_stream_pieces(const fv_stream *stream, int64_t layer, int part, int64_t tokens,
                            fv_state_piece pieces[FV_STATE_PIECES], int *count)
 {
-    const fv_attention_options *o = &stream->model->info.options;
+    const fv_operator *op = operator_of(stream, part);
+    const fv_attention_options *o = &op->info.options;
     fv_state_view view;
-    TRY(fv_attention_state_view(stream->model->attention, state_of(stream, layer), &view));
     *count = 0;
+    if (op->op == NULL)
+        return FV_OK;
+    TRY(fv_attention_state_view(op->op, fv_stream_state(stream, layer, part), &view));
     if (view.keys != NULL) {
         pieces[(*count)++] = (fv_state_piece){"keys", view.keys, 3, {tokens, o->kv_heads, o->dim}};
         pieces[(*count)++] = (fv_state_piece){"values", view.values, 3, {tokens, o->kv_heads, o->value_dim}};

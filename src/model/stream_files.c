@@ -43,7 +43,10 @@ static uint64_t hash_floats(uint64_t hash, const float *values, int64_t count)
 uint64_t fv_model_fingerprint(const fv_model *model)
 {
     uint64_t hash = hash_floats(hash_start, model->values, model->float_count);
-    return hash_floats(hash, model->projections, model->shape.layers * model->info.drawn_floats);
+    int64_t floats = 0; /* a stream's model has one stack */
+    for (int part = 0; part < FV_ATTENTION_PARTS; part++)
+        floats += model->shape.layers * model->ops.of[FV_USE_SELF][part].info.drawn_floats;
+    return hash_floats(hash, model->projections, floats);
 }
 
 static void fingerprint_text(const fv_model *model, char text[FINGERPRINT_TEXT])
@@ -73,18 +76,26 @@ static fv_tensor *add_tensor(tensor_list *list, const void *data, fv_dtype dtype
     return t;
 }
 
+static fv_status list_pieces(const fv_stream *stream, int64_t layer, int part, int64_t tokens,
+                             tensor_list *list)
+{
+    fv_state_piece pieces[FV_STATE_PIECES];
+    bool local = part == 0 && stream->model->ops.of[FV_USE_SELF][1].op != NULL;
+    int count;
+    TRY(fv_stream_pieces(stream, layer, part, tokens, pieces, &count));
+    for (int i = 0; i < count; i++) {
+        snprintf(list->names[list->count], FV_NAME_BYTES, "layers.%lld.%s%s", (long long)layer,
+                 local ? "local." : "", pieces[i].name);
+        add_tensor(list, pieces[i].data, FV_F32, pieces[i].rank, pieces[i].shape);
+    }
+    return FV_OK;
+}
+
 static fv_status fill_list(const fv_stream *stream, const int64_t *tokens, tensor_list *list)
 {
     const int64_t one = 1;
-    for (int64_t l = 0; l < stream->model->shape.layers; l++) {
-        fv_state_piece pieces[FV_STATE_PIECES];
-        int count;
-        TRY(fv_stream_pieces(stream, l, *tokens, pieces, &count));
-        for (int i = 0; i < count; i++) {
-            snprintf(list->names[list->count], FV_NAME_BYTES, "layers.%lld.%s", (long long)l, pieces[i].name);
-            add_tensor(list, pieces[i].data, FV_F32, pieces[i].rank, pieces[i].shape);
-        }
-    }
+    for (int64_t i = 0; i < stream->model->shape.layers * FV_ATTENTION_PARTS; i++)
+        TRY(list_pieces(stream, i / FV_ATTENTION_PARTS, (int)(i % FV_ATTENTION_PARTS), *tokens, list));
     snprintf(list->names[list->count], FV_NAME_BYTES, "logits");
     add_tensor(list, stream->logits, FV_F32, 1, &stream->model->shape.vocabulary);
     snprintf(list->names[list->count], FV_NAME_BYTES, "tokens");
@@ -98,7 +109,7 @@ typedef fv_status list_use(const fv_stream *stream, const tensor_list *list, con
 static fv_status with_list(const fv_stream *stream, const int64_t *tokens, list_use *use, const void *arg)
 {
     fv_context *ctx = stream->model->ctx;
-    int64_t most = stream->model->shape.layers * FV_STATE_PIECES + 2;
+    int64_t most = stream->model->shape.layers * FV_ATTENTION_PARTS * FV_STATE_PIECES + 2;
     tensor_list list = {fv_alloc_array(ctx, most, sizeof *list.tensors),
                         fv_alloc_array(ctx, most, sizeof *list.names), 0};
     fv_status status = list.tensors == NULL || list.names == NULL ? FV_ERR_RESOURCE : FV_OK;
@@ -211,8 +222,11 @@ static fv_status load(fv_stream *stream, const reading *r)
     TRY(with_list(stream, &tokens, check_list, r));
     TRY(with_list(stream, &tokens, copy_list, r));
     for (int64_t l = 0; l < model->shape.layers; l++)
-        TRY(fv_attention_state_set_tokens(model->attention, stream->states + (size_t)l * stream->state_bytes,
-                                          tokens));
+        for (int part = 0; part < FV_ATTENTION_PARTS; part++) {
+            const fv_attention *op = model->ops.of[FV_USE_SELF][part].op;
+            if (op != NULL)
+                TRY(fv_attention_state_set_tokens(op, fv_stream_state(stream, l, part), tokens));
+        }
     stream->tokens = tokens;
     return FV_OK;
 }

@@ -10,11 +10,18 @@
 
 typedef enum fv_places_kind { FV_PLACES_NONE = 0, FV_PLACES_LEARNED, FV_PLACES_SINUSOIDAL } fv_places_kind;
 
+/* What is predicted: a token a token, a label a sequence, a label two sequences. */
+typedef enum fv_head_kind { FV_HEAD_LM = 0, FV_HEAD_CLASSIFICATION, FV_HEAD_PAIR } fv_head_kind;
+
 typedef struct fv_shape {
     const fv_tokenizer *tokenizer;
     int64_t vocabulary, width, layers, heads, kv_heads, head_dim, inner;
-    int64_t places; /* positions a sequence may have; 0: no limit */
+    int64_t decoder_layers; /* of an encoder-decoder, whose encoder has `layers`; else 0 */
+    int64_t places;         /* positions a sequence may have; 0: no limit */
     fv_places_kind places_kind;
+    fv_head_kind head;
+    int64_t labels;  /* of the heads that give labels */
+    bool pool_first; /* these see the first token of a sequence, not the mean */
     fv_activation activation;
     float dropout, norm_eps;
     bool tied, causal;
@@ -30,27 +37,80 @@ fv_status fv_shape_read(fv_context *ctx, fv_config *config, fv_shape *shape);
  * the sizes that follow from the longest sequence, written back into the config where they are 0. */
 fv_status fv_settings_attention(fv_context *ctx, const fv_config *config, fv_attention_options *options);
 fv_status fv_settings_attention_sizes(fv_context *ctx, fv_config *config, int64_t longest);
-/* Builds the attention operator of every layer from the "attention." keys. */
-fv_status fv_shape_attention(fv_context *ctx, const fv_config *config, const fv_shape *shape,
-                             fv_attention **op);
+static inline int64_t fv_shape_classes(const fv_shape *shape) /* of a row of logits */
+{
+    return shape->head == FV_HEAD_LM ? shape->vocabulary : shape->labels;
+}
+
+/* ---- attention ----------------------------------------------------------------------------------------- */
+
+/* Where attention stands: in the layers of an encoder or of a lone decoder, in those of the decoder behind an
+ * encoder, and between the two. */
+typedef enum fv_use { FV_USE_SELF = 0, FV_USE_DECODER, FV_USE_CROSS, FV_USES } fv_use;
+
+typedef struct fv_operator {
+    fv_attention *op; /* NULL: none */
+    fv_attention_info info;
+} fv_operator;
+
+/* One for all layers: they hold no numbers. Of two parts the first has the first heads. */
+typedef struct fv_operators {
+    fv_operator of[FV_USES][FV_ATTENTION_PARTS];
+} fv_operators;
+
+/* Builds them from the "attention." keys. */
+fv_status fv_operators_create(fv_operators *ops, fv_context *ctx, const fv_config *config,
+                              const fv_shape *shape);
+void fv_operators_destroy(fv_operators *ops);
+/* The one of attention.kind. */
+static inline const fv_operator *fv_operators_main(const fv_operators *ops, fv_use use)
+{
+    return &ops->of[use][ops->of[use][1].op != NULL ? 1 : 0];
+}
+int64_t fv_operators_gated(const fv_operators *ops, fv_use use); /* heads that take a gate */
+int64_t fv_operators_drawn(const fv_operators *ops, fv_use use); /* floats of both parts */
+
+/* One attention of one layer: where its numbers stand. */
+typedef struct fv_site {
+    fv_use use;
+    int64_t layer; /* in its stack */
+    const float *drawn[FV_ATTENTION_PARTS];
+    fv_attention_inputs inputs[FV_ATTENTION_PARTS];
+    int64_t gate, gate_bias; /* offsets of the layer that gates; -1: none */
+} fv_site;
+
+/* Sites are numbered: the layers of the first stack, then self and cross of each layer of the decoder. */
+int64_t fv_site_count(const fv_shape *shape);
+int64_t fv_site_index(const fv_shape *shape, fv_use use, int64_t layer);
+enum { FV_NAME_BYTES = 64 };
+void fv_sites_layout(fv_model *model); /* uses, random inputs, constants */
+void fv_sites_start(fv_model *model);  /* trained projections begin as the drawn ones */
+/* "layers.0.attention.", "decoder.layers.0.cross_attention." */
+void fv_site_prefix(const fv_shape *shape, fv_use use, int64_t layer, char prefix[FV_NAME_BYTES]);
+/* "layers.0.", "encoder.layers.0.", "decoder.layers.0." */
+void fv_layer_prefix(const fv_shape *shape, fv_use use, int64_t layer, char prefix[FV_NAME_BYTES]);
 
 /* ---- the model ----------------------------------------------------------------------------------------- */
 
 /* Offsets of a layer's parameters in the vector. */
 typedef struct fv_layer {
     int64_t norm1_gain, norm1_bias, query, key, value, output; /* query, key, value are one matrix */
+    int64_t cross_gain, cross_bias, cross_query, cross_key, cross_value, cross_output; /* key, value too */
     int64_t norm2_gain, norm2_bias, up, up_bias, down, down_bias;
 } fv_layer;
 
-enum { FV_NAME_BYTES = 48 };
+/* How many the lists of a batch hold. */
+typedef struct fv_list_sizes {
+    int64_t tokens, source_tokens, selected;
+} fv_list_sizes;
 
 /* Activations and the lists of a batch: one allocation, replaced by a larger one when a batch needs it. */
 typedef struct fv_workspace {
     void *memory;
     size_t bytes, pool_bytes;
-    int64_t tokens, predicted;  /* what the lists can hold */
-    int32_t *positions;         /* [tokens] */
-    int32_t *selected, *target; /* [predicted] rows with a target, and it */
+    fv_list_sizes sizes;
+    int32_t *positions, *source_positions; /* of the tokens */
+    int32_t *selected, *target;            /* rows with a target, and it; or the first rows of sequences */
     void *pool;
 } fv_workspace;
 
@@ -58,21 +118,25 @@ struct fv_model {
     fv_context *ctx;
     fv_config *config;
     fv_shape shape;
-    fv_attention *attention; /* one operator for all layers: it holds no numbers */
-    fv_attention_info info;
+    fv_operators ops;
     int64_t draw;
 
     /* All of this is one allocation, the struct at its head. */
     size_t bytes;
-    fv_layer *layers;
+    fv_layer *layers; /* of the first stack, then of the decoder behind it */
+    fv_site *sites;
     fv_parameter *parameters;
     char (*names)[FV_NAME_BYTES];
     uint8_t *inits; /* how each is drawn: parameters.c */
     int parameter_count;
     int64_t float_count;
-    int64_t token, place, norm_gain, norm_bias, head, head_bias; /* offsets; place -1: none */
+    int64_t token, place, norm_gain, norm_bias; /* offsets; place -1: none */
+    int64_t memory_gain, memory_bias;           /* the norm behind an encoder that has a decoder */
+    int64_t dense, dense_bias;                  /* the hidden layer of the pair head */
+    int64_t head, head_bias;                    /* the output matrix */
     float *values;
-    float *projections; /* [layers][info.drawn_floats] */
+    float *projections; /* random inputs of attention, site by site */
+    float *constants;   /* fixed inputs: decays [heads], ones [heads][head_dim] */
     float *sinusoids;   /* [places][width] of sinusoidal positions */
     fv_tape tape;
 
@@ -82,10 +146,11 @@ struct fv_model {
 
 /* ---- parameters ---------------------------------------------------------------------------------- */
 
-int fv_parameters_count(const fv_shape *shape);
-/* Fills names, views and the offsets of layers. Lengths are checked: *floats = -1 when they do not fit. */
+int fv_parameters_count(const fv_shape *shape, const fv_operators *ops);
+int64_t fv_parameters_floats(const fv_shape *shape,
+                             const fv_operators *ops); /* -1: more than can be addressed */
+/* Fills names, views and the offsets of layers and sites. */
 void fv_parameters_layout(fv_model *model);
-int64_t fv_parameters_floats(const fv_shape *shape); /* -1: more than can be addressed */
 void fv_parameters_init(fv_model *model, uint64_t seed);
 /* Sinusoidal positions [places][width], as Vaswani et al. 2017, sine and cosine interleaved. */
 void fv_sinusoids_fill(fv_context *ctx, int64_t places, int64_t width, float *table);
@@ -100,19 +165,27 @@ typedef struct fv_pass {
     int64_t tokens;
     const int32_t *ids, *positions; /* NULL while measuring */
     fv_layout layout;
-    char *states; /* streaming: [layers] of state_bytes; NULL: none */
-    size_t state_bytes;
+    int64_t source_tokens; /* encoder-decoder: what the encoder reads */
+    const int32_t *source_ids, *source_positions;
+    fv_layout source_layout, across; /* across: queries of layout, keys of source_layout */
+    char *states;                    /* streaming: [layers] of both parts' state_bytes; NULL: none */
+    size_t state_bytes[FV_ATTENTION_PARTS];
 } fv_pass;
 
 /* Records embedding and layers; returns the residual stream behind the last layer. */
 int fv_transformer_layers(fv_model *model, const fv_pass *pass);
-/* Records up to the fused q, k, v of one layer; returns them. */
-int fv_transformer_qkv(fv_model *model, const fv_pass *pass, int64_t layer);
-/* Records final norm and output layer on rows of the stream; returns logits [rows][vocabulary]. */
-int fv_transformer_logits(fv_model *model, int x);
-/* The same down to the loss. */
-void fv_transformer_loss(fv_model *model, int x, const fv_cross_entropy *loss);
+/* Records up to the fused q, k, v of one layer; returns them. *gate: its gate, or -1. */
+int fv_transformer_qkv(fv_model *model, const fv_pass *pass, int64_t layer, int *gate);
 int fv_transformer_nodes(const fv_shape *shape); /* most nodes any pass records */
+/* Layer norm with parameters of the model. */
+int fv_transformer_norm(fv_model *model, int x, int64_t gain, int64_t bias);
+
+/* The head (heads.c): rows of logits a batch gives, from the stream behind the last layer. rows: of x, those
+ * that are wanted (FV_HEAD_LM: NULL for all; else the first token of every sequence, for pooling by it). */
+int64_t fv_head_rows(const fv_shape *shape, int64_t tokens, int64_t sequences);
+int fv_head_logits(fv_model *model, const fv_pass *pass, int x, const int32_t *rows, int64_t count);
+void fv_head_loss(fv_model *model, const fv_pass *pass, int x, const int32_t *rows, int64_t count,
+                  const fv_cross_entropy *loss);
 
 /* A hash of every number that decides what the model computes: parameters and projections. */
 uint64_t fv_model_fingerprint(const fv_model *model);
@@ -120,11 +193,14 @@ uint64_t fv_model_fingerprint(const fv_model *model);
 const float *fv_model_projection(const fv_model *model, int64_t layer); /* NULL: the kind takes none */
 
 /* Makes the workspace hold `pool_bytes` of activations and the lists; keeps a larger one. */
-fv_status fv_workspace_reserve(fv_model *model, size_t pool_bytes, int64_t tokens, int64_t predicted);
-size_t fv_workspace_bytes(size_t pool_bytes, int64_t tokens, int64_t predicted);
+fv_status fv_workspace_reserve(fv_model *model, size_t pool_bytes, const fv_list_sizes *sizes);
+size_t fv_workspace_bytes(size_t pool_bytes, const fv_list_sizes *sizes);
 
-/* Checks a batch and writes positions into the workspace, which must hold batch->tokens. */
+/* Checks a batch: its tokens; what it predicts; for heads that give labels, that pairs are whole and a first
+ * token is there if it is looked at. */
 fv_status fv_batch_check(const fv_model *model, const fv_batch *batch);
+fv_status fv_batch_check_targets(const fv_model *model, const fv_batch *batch);
+fv_status fv_batch_check_pooling(const fv_model *model, const fv_batch *batch);
 void fv_batch_positions(int64_t sequences, const int64_t *offsets, int64_t first, int32_t *positions);
 
 #endif

@@ -54,7 +54,11 @@ static fv_status make_batch(bench *b, int repeat)
     b->seconds = fv_alloc_array(b->ctx, repeat, sizeof *b->seconds);
     if (b->inputs == NULL || b->targets == NULL || b->offsets == NULL || b->seconds == NULL)
         return FV_ERR_RESOURCE;
-    b->batch = (fv_batch){tokens, batch, b->inputs, b->targets, b->offsets, 0};
+    b->batch = (fv_batch){.tokens = tokens,
+                          .sequences = batch,
+                          .inputs = b->inputs,
+                          .targets = b->targets,
+                          .offsets = b->offsets};
     fill_batch(b, fv_model_tokenizer(b->model));
     return FV_OK;
 }

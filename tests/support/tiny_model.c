@@ -72,7 +72,47 @@ void tiny_batch_fill(tiny_batch *b, uint64_t seed, double share, int sequences, 
         b->targets[t] = fv_random_uniform(&random) < share ? target : -1;
         predicted += b->targets[t] >= 0;
     }
-    b->batch = (fv_batch){tokens, sequences, b->inputs, b->targets, b->offsets, predicted};
+    b->batch = (fv_batch){.tokens = tokens,
+                          .sequences = sequences,
+                          .inputs = b->inputs,
+                          .targets = b->targets,
+                          .offsets = b->offsets,
+                          .predicted = predicted};
+}
+
+void tiny_batch_source(tiny_batch *b, uint64_t seed, const int64_t *source_lengths)
+{
+    fv_random random = fv_random_make(seed, FV_RANDOM_TEST, 4, 0);
+    for (int64_t s = 0; s < b->batch.sequences; s++)
+        b->source_offsets[s + 1] = b->source_offsets[s] + source_lengths[s];
+    b->batch.source_tokens = b->source_offsets[b->batch.sequences];
+    for (int64_t t = 0; t < b->batch.source_tokens; t++)
+        b->source[t] = (int32_t)fv_random_below(&random, 29);
+    b->batch.source = b->source;
+    b->batch.source_offsets = b->source_offsets;
+}
+
+void tiny_batch_labels(tiny_batch *b, uint64_t seed, int32_t classes, int64_t each)
+{
+    fv_random random = fv_random_make(seed, FV_RANDOM_TEST, 5, 0);
+    b->batch.predicted = b->batch.sequences / each;
+    for (int64_t i = 0; i < b->batch.predicted; i++)
+        b->labels[i] = (int32_t)fv_random_below(&random, (uint64_t)classes);
+    b->batch.labels = b->labels;
+    b->batch.targets = NULL;
+}
+
+/* The source of sequence s, if there is one. */
+static void take_source(tiny_batch *out, const tiny_batch *b, int64_t s)
+{
+    int64_t begin = b->source_offsets[s], n = b->source_offsets[s + 1] - begin;
+    if (b->batch.source == NULL)
+        return;
+    memcpy(out->source, b->source + begin, (size_t)n * sizeof *b->source);
+    out->source_offsets[1] = n;
+    out->batch.source_tokens = n;
+    out->batch.source = out->source;
+    out->batch.source_offsets = out->source_offsets;
 }
 
 void tiny_batch_take(tiny_batch *out, const tiny_batch *b, int64_t s)
@@ -82,9 +122,11 @@ void tiny_batch_take(tiny_batch *out, const tiny_batch *b, int64_t s)
     memcpy(out->inputs, b->inputs + begin, (size_t)n * sizeof *b->inputs);
     memcpy(out->targets, b->targets + begin, (size_t)n * sizeof *b->targets);
     out->offsets[1] = n;
-    out->batch = (fv_batch){n, 1, out->inputs, out->targets, out->offsets, 0};
+    out->batch = (fv_batch){
+        .tokens = n, .sequences = 1, .inputs = out->inputs, .targets = out->targets, .offsets = out->offsets};
     for (int64_t t = 0; t < n; t++)
         out->batch.predicted += out->targets[t] >= 0;
+    take_source(out, b, s);
 }
 
 void tiny_normals(uint64_t seed, double deviation, float *values, int64_t n)

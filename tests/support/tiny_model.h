@@ -15,11 +15,15 @@ fv_model *tiny_model(fv_context *ctx, const char *const *settings);
 /* Random tokens in sequences of the given lengths; about `share` of them have targets. */
 typedef struct tiny_batch {
     fv_batch batch;
-    int32_t inputs[512], targets[512];
-    int64_t offsets[32];
+    int32_t inputs[512], targets[512], source[512], labels[32];
+    int64_t offsets[32], source_offsets[32];
 } tiny_batch;
 void tiny_batch_fill(tiny_batch *b, uint64_t seed, double share, int sequences, const int64_t *lengths);
-/* Sequence s of a batch as a batch. */
+/* Adds random source sequences of the given lengths, as many as the batch has. */
+void tiny_batch_source(tiny_batch *b, uint64_t seed, const int64_t *lengths);
+/* Random labels below `classes` instead of the targets: one for every `each` sequences. */
+void tiny_batch_labels(tiny_batch *b, uint64_t seed, int32_t classes, int64_t each);
+/* Sequence s of a batch as a batch, with its source. */
 void tiny_batch_take(tiny_batch *out, const tiny_batch *b, int64_t s);
 
 /* n normal numbers, a function of seed. */
