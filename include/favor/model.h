@@ -60,6 +60,11 @@ FV_API FV_NODISCARD fv_status fv_model_attention(fv_model *model, const int32_t 
                                                  int64_t layer, int64_t head, const int64_t *rows, int64_t n,
                                                  float *weights);
 
+/* What the attention of one layer reads for a batch, before rotary positions and the like: queries
+ * [T][heads][head_dim], keys and values [T][kv_heads][head_dim]. No dropout; targets are not looked at. */
+FV_API FV_NODISCARD fv_status fv_model_qkv(fv_model *model, const fv_batch *batch, int64_t layer, float *q,
+                                           float *k, float *v);
+
 /* ---- streaming: one sequence, token by token ------------------------------------------------------- */
 
 typedef struct fv_stream fv_stream;
