@@ -95,7 +95,7 @@ typedef struct cli_command {
 } cli_command;
 
 extern const cli_command cli_train, cli_eval, cli_generate, cli_data, cli_info, cli_man, cli_completion;
-extern const cli_command cli_apply, cli_attend, cli_bench_attention, cli_bench_train, cli_report;
+extern const cli_command cli_apply, cli_approx, cli_attend, cli_bench_attention, cli_bench_train, cli_report;
 
 /* The table of commands, NULL past its end; by name, NULL if there is none. */
 const cli_command *cli_command_at(int index);
@@ -154,6 +154,9 @@ FV_NODISCARD fv_status cli_settings(const cli_args *args, fv_config *config);
 /* The model of the run directory that is the first operand: the one --checkpoint names; without it the best
  * one, or the last one where there is none yet (a run stopped before its first evaluation). */
 FV_NODISCARD fv_status cli_run_model(fv_model **model, fv_context *ctx, const cli_args *args);
+/* The same of a run directory that is no operand. */
+FV_NODISCARD fv_status cli_directory_model(fv_model **model, fv_context *ctx, const cli_args *args,
+                                           const char *directory);
 
 /* ---- contexts, failures, signals ------------------------------------------------------------------- */
 

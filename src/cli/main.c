@@ -13,7 +13,7 @@
 
 /* The commands, in the order --help shows them. */
 static const cli_command *const commands[] = {
-    &cli_train,       &cli_eval,   &cli_generate, &cli_apply, &cli_attend, &cli_bench_attention,
+    &cli_train,       &cli_eval,   &cli_generate, &cli_apply, &cli_attend, &cli_approx, &cli_bench_attention,
     &cli_bench_train, &cli_report, &cli_data,     &cli_info,  &cli_man,    &cli_completion,
 };
 

@@ -34,10 +34,8 @@ static int terminal_width(void)
 static const struct {
     const char *unit, *many, *paced;
 } units[] = {
-    {"step", "steps", "tokens"},
-    {"batch", "batches", "tokens"},
-    {"byte", "bytes", "bytes"},
-    {"token", "tokens", "tokens"},
+    {"step", "steps", "tokens"}, {"batch", "batches", "tokens"}, {"byte", "bytes", "bytes"},
+    {"draw", "draws", "draws"},  {"token", "tokens", "tokens"},
 };
 
 static int find_unit(const char *unit)

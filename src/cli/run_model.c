@@ -12,9 +12,8 @@ static fv_status check_last(fv_context *ctx, const char *directory)
     return status;
 }
 
-fv_status cli_run_model(fv_model **model, fv_context *ctx, const cli_args *args)
+fv_status cli_directory_model(fv_model **model, fv_context *ctx, const cli_args *args, const char *directory)
 {
-    const char *directory = cli_operand(args, 0);
     char path[4096];
     snprintf(path, sizeof path, "%s/best/model.safetensors", directory);
     bool chosen = cli_given(args, "checkpoint");
@@ -22,4 +21,9 @@ fv_status cli_run_model(fv_model **model, fv_context *ctx, const cli_args *args)
     if (best && !chosen)
         CLI_TRY(check_last(ctx, directory));
     return fv_model_load(model, ctx, directory, best);
+}
+
+fv_status cli_run_model(fv_model **model, fv_context *ctx, const cli_args *args)
+{
+    return cli_directory_model(model, ctx, args, cli_operand(args, 0));
 }

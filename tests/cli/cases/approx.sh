@@ -1,0 +1,126 @@
+# The laboratory of approximation: rows, intervals, studies, pages, wrong use.
+few='--norm 0.5 --length 96 --dim 8 --draws 4 --pairs 16 --pair-draws 400'
+export few
+check 'rows as documented; the error falls with the features; theory is near' 'favor approx --maps favor+ $few --features 16,256 --json |
+python3 -c "
+import json, sys
+rows = json.load(sys.stdin)
+fields = \"map projection features length dim error_matrix error_output ci_low ci_high variance_measured variance_closed_form\"
+assert len(rows) == 4 and all(list(row)[:11] == fields.split() for row in rows)
+assert [(row[\"projection\"], row[\"features\"]) for row in rows] == [(p, m) for p in (\"iid\", \"orthogonal\") for m in (16, 256)]
+for row in rows:
+    assert row[\"map\"] == \"favor+\" and row[\"length\"] == 96 and row[\"dim\"] == 8 and row[\"draws\"] == 4
+    assert 0 < row[\"ci_low\"] < row[\"error_output\"] < row[\"ci_high\"] < 1 and 0 < row[\"error_matrix\"] < 1
+    assert 0.5 < row[\"variance_measured\"] / row[\"variance_closed_form\"] < 1.5
+for few, many in (rows[:2], rows[2:]):
+    assert many[\"error_output\"] < few[\"error_output\"] / 2 and many[\"error_matrix\"] < few[\"error_matrix\"] / 2
+    assert 10 < few[\"variance_closed_form\"] / many[\"variance_closed_form\"] < 20"'
+check 'orthogonal has the smaller variance in theory' 'favor approx --maps favor+ $few --features 8 --json | python3 -c "
+import json, sys
+iid, orthogonal = json.load(sys.stdin)
+assert orthogonal[\"variance_closed_form\"] < iid[\"variance_closed_form\"]"'
+check 'equal seeds, any threads: equal rows; another seed: others' 'favor approx --maps favor+ $few --features 16 --json --threads 1 >a
+favor approx --maps favor+ $few --features 16 --json --threads 2 >b; favor approx $few --features 16 --json --seed 1 >c; cmp a b && ! cmp -s a c'
+check 'exact has no error, a kind without random parts no interval' 'favor approx $few --maps exact,relu --json 2>/dev/null |
+python3 -c "
+import json, sys
+exact, relu = json.load(sys.stdin)
+assert exact[\"map\"] == \"exact\" and exact[\"error_matrix\"] == 0 and exact[\"error_output\"] < 1e-6
+assert relu[\"ci_low\"] == relu[\"ci_high\"] == relu[\"error_output\"] > 0.01 and relu[\"draws\"] == 1
+assert relu[\"variance_measured\"] == 0 and relu[\"softmax_target\"] is False"'
+t 'favor approx $few --maps relu --json >out'
+check 'causal, several heads, a scale' 'favor approx --maps favor+ $few --features 16 --causal --heads 2 --scale 0.2 --json | python3 -c "
+import json, sys
+assert all(0 < row[\"error_output\"] < 2 for row in json.load(sys.stdin))"'
+check 'the kernel: exact for opposite vectors, as in theory elsewhere' 'favor approx --study kernel --maps favor+ --dim 8 \
+--features 16 --pair-draws 3000 --projection iid --json | python3 -c "
+import json, sys
+rows = json.load(sys.stdin)
+assert len(rows) == 65
+for row in rows:
+    if row[\"norm\"] > 0.5: continue
+    measured, theory = row[\"mse_measured\"], row[\"mse_closed_form\"]
+    assert abs(measured - theory) < 0.25 * theory + 1e-10, row"'
+check 'errors grow over layers' 'favor approx --study layers --length 64 --dim 8 --heads 2 --layers 3 --features 64 --draws 6 \
+--json | python3 -c "
+import json, sys
+errors = [row[\"error_output\"] for row in json.load(sys.stdin)]
+assert len(errors) == 3 and 0 < errors[0] < errors[2] < 1"'
+check 'lengths and widths multiply' 'favor approx --study lengths --maps favor+ --length 32,64 --dim 4,8 --features 16 --draws 2 \
+--json 2>/dev/null | python3 -c "
+import json, sys
+rows = [row for row in json.load(sys.stdin) if not row[\"ppsbn\"]]
+assert [(row[\"length\"], row[\"dim\"]) for row in rows] == [(l, d) for l in (32, 64) for d in (4, 8)]"'
+python3 - <<'PY'
+import json, struct
+def write(path, tensors):
+    header, data = {}, b""
+    for name, shape, values in tensors:
+        raw = struct.pack("<%df" % len(values), *values)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    open(path, "wb").write(struct.pack("<Q", len(text)) + text + data)
+x = [((i * 7919) % 97 - 48) / 60 for i in range(20 * 2 * 4)]
+y = [((i * 104729) % 89 - 44) / 60 for i in range(20 * 4)]
+q, k, v = ("q", [20, 2, 4], x), ("k", [20, 1, 4], y), ("v", [20, 1, 4], y[::-1])
+write("good.safetensors", [q, k, v])
+write("nan.safetensors", [q, ("k", [20, 1, 4], y[:5] + [float("nan")] + y[6:]), v])
+write("more.safetensors", [q, k, v, ("projection", [3, 4], x[:12])])
+write("missing.safetensors", [q, k])
+write("wide.safetensors", [q, ("k", [40, 1, 2], y), v])
+write("empty.safetensors", [("q", [0, 2, 4], []), ("k", [0, 1, 4], []), ("v", [0, 1, 4], [])])
+PY
+check 'tensors of a file, grouped heads' 'favor approx --input good.safetensors --maps favor+ --features 64 --draws 3 --json |
+python3 -c "
+import json, sys
+rows = json.load(sys.stdin)
+assert len(rows) == 2 and all(row[\"length\"] == 20 and row[\"dim\"] == 4 and 0 < row[\"error_output\"] < 1 for row in rows)"'
+for file in nan more missing wide empty nothing; do
+    t "favor approx --input $file.safetensors"
+done
+fasta 20 40 7 >data.fasta
+q "favor train --data data.fasta --task lm --out run $small --steps 2 --attention favor+"
+check 'a trained model: layers, heads, advice' 'favor approx --run run --data data.fasta --length 100 --features 16,32 --draws 3 \
+--maps favor+ --html run.html --json | python3 -c "
+import json, sys
+rows = json.load(sys.stdin)
+assert [(row[\"head\"], row[\"features\"]) for row in rows] == [(h, m) for m in (16, 32) for h in (None, 0, 1)]
+for row in rows:
+    assert row[\"layer\"] == 0 and row[\"length\"] == 100 and 0 < row[\"error_output\"] < 2 and row[\"largest_norm\"] > 0
+    assert 1 <= row[\"effective_features\"] <= row[\"features\"]
+    assert (\"recommendation\" in row) == (row[\"head\"] is None)
+assert rows[0][\"recommendation\"].startswith(rows[0][\"recommended_map\"])
+assert rows[0][\"largest_norm\"] == max(row[\"largest_norm\"] for row in rows)"'
+t 'favor approx --run run'
+t 'favor approx --run run --data data.fasta --input good.safetensors'
+t 'favor approx --run run --data data.fasta --causal'
+t 'favor approx --run nothing --data data.fasta'
+: >none.fasta
+q 'favor approx --run run --data none.fasta'
+t 'favor approx --maps favor+ $few --features 16 --html features.html >out'
+q 'favor approx --study kernel --maps favor+ --features 16 --pair-draws 50 --html kernel.html'
+check 'nothing outside the pages is named' '! grep -E "https?://|<script|<link|src=" *.html'
+check 'charts with bands, theory, figures' 'for word in polyline "class=\"band" dashed "All figures" "favor+ orthogonal"; do
+grep -qF "$word" features.html || { echo "$word"; exit 1; }; done'
+check 'tags are balanced' 'python3 -c "
+from html.parser import HTMLParser
+import glob
+class Check(HTMLParser):
+    def handle_starttag(self, tag, attrs):
+        if tag not in (\"meta\", \"img\"): self.stack.append(tag)
+    def handle_endtag(self, tag): assert self.stack.pop() == tag, tag
+for path in sorted(glob.glob(\"*.html\")):
+    page = Check(); page.stack = []; page.feed(open(path).read()); assert not page.stack"'
+t 'favor approx --maps favr+'
+t 'favor approx --features 0'
+t 'favor approx --features 16,many'
+t 'favor approx --projection ortogonal'
+t 'favor approx --projection circular'
+t 'favor approx --input good.safetensors --length 64'
+t 'favor approx --study lenghts'
+t 'favor approx --study layers --length 8,16'
+t 'favor approx --dim 0'
+t 'favor approx --draws 0'
+t 'favor approx --maps favor+ --projection none'
