@@ -23,6 +23,7 @@ static fv_attention_options options_of(const char *kind, int64_t H, int64_t G, i
     o.kv_heads = G;
     o.dim = d;
     o.value_dim = dv;
+    kind_small_options(&o);
     return o;
 }
 

@@ -7,6 +7,7 @@
 #include <favor/attention.h>
 
 typedef struct fv_mechanism fv_mechanism;
+struct fv_sparse_pattern; /* sparse.h */
 
 struct fv_attention {
     fv_context *ctx;
@@ -29,11 +30,13 @@ fv_status fv_options_check(const fv_attention *op);
 uint32_t fv_mechanism_inputs(const fv_mechanism *mechanism);
 
 struct fv_mechanism {
-    fv_attention_kind kind;    /* the public row */
-    const fv_feature_map *map; /* kernelised kinds */
+    fv_attention_kind kind;                  /* the public row */
+    const fv_feature_map *map;               /* kernelised kinds */
+    const struct fv_sparse_pattern *pattern; /* sparse kinds */
     bool in_place_ok;
     bool unnormalised;    /* takes no denominator guard (softmax kinds, identity) */
     bool position_kernel; /* takes position_bias kernel */
+    bool shared_keys;     /* keys are made of q: k may be missing, dk stays as it is */
     uint32_t inputs;      /* 1 << FV_INPUT_x: what it takes itself (maps and modifiers add theirs) */
     uint32_t takes;       /* FV_TAKES_x: options that no input tells of */
     /* All shapes, offsets and pointers were checked by operator.c before these are called. */

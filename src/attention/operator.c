@@ -288,7 +288,8 @@ static fv_status check_inputs(const fv_attention *op, int64_t nq, int64_t nk, co
 {
     const fv_attention_options *o = &op->options;
     TRY(check_tensor(op, "q", io->q, nq, o->heads * o->dim, io->q_stride));
-    TRY(check_tensor(op, "k", io->k, nk, o->kv_heads * o->dim, io->k_stride));
+    if (!op->mechanism->shared_keys)
+        TRY(check_tensor(op, "k", io->k, nk, o->kv_heads * o->dim, io->k_stride));
     for (int i = 0; i < FV_INPUT_COUNT; i++) {
         fv_input_info info;
         bool taken = fv_attention_input(op, (fv_input)i, &info);

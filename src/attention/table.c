@@ -3,7 +3,8 @@
 #include "attention/kernelized.h"
 #include <string.h>
 
-extern const fv_mechanism fv_mechanism_exact, fv_mechanism_identity;
+extern const fv_mechanism fv_mechanism_exact, fv_mechanism_identity, fv_mechanism_window,
+    fv_mechanism_strided, fv_mechanism_fixed, fv_mechanism_longformer, fv_mechanism_bigbird;
 
 #define RFA       "Peng et al. 2021, arXiv 2103.02143"
 #define PERFORMER "Choromanski et al. 2021, arXiv 2009.14794"
@@ -28,18 +29,21 @@ static const fv_mechanism kernelized[] = {
 };
 
 static const fv_mechanism *const plain[] = {&fv_mechanism_exact, &fv_mechanism_identity};
+static const fv_mechanism *const sparse[] = {&fv_mechanism_window, &fv_mechanism_strided, &fv_mechanism_fixed,
+                                             &fv_mechanism_longformer, &fv_mechanism_bigbird};
 
 /* Kinds in the order of help and documentation. */
 static const fv_mechanism *row_at(int index)
 {
     if (index < FV_COUNT(plain))
         return plain[index];
-    return &kernelized[index - FV_COUNT(plain)];
+    index -= FV_COUNT(plain);
+    return index < FV_COUNT(kernelized) ? &kernelized[index] : sparse[index - FV_COUNT(kernelized)];
 }
 
 int fv_attention_kind_count(void)
 {
-    return FV_COUNT(plain) + FV_COUNT(kernelized);
+    return FV_COUNT(plain) + FV_COUNT(kernelized) + FV_COUNT(sparse);
 }
 
 const fv_attention_kind *fv_attention_kind_at(int index)

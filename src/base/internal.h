@@ -111,7 +111,9 @@ typedef enum fv_purpose {
     FV_RANDOM_SHUFFLE,
     FV_RANDOM_SAMPLE,
     FV_RANDOM_BENCH,
-    FV_RANDOM_TEST
+    FV_RANDOM_TEST,
+    FV_RANDOM_PATTERN, /* blocks of sparse attention */
+    FV_RANDOM_ROTATION /* hash functions */
 } fv_purpose;
 
 /* A stream: numbers are a pure function of (seed, purpose, a, b) and the counter. */

@@ -18,6 +18,25 @@ FV_NODISCARD fv_status bench_numbers(const cli_args *args, const char *name, int
 /* Cuts one digit off a mixed-radix number: *rest becomes the quotient, the result the remainder. */
 int bench_digit(int *rest, int radix);
 
+/* ---- inputs of one call (bench_inputs.c) ---- */
+
+/* Small-norm normals, a pure function of index and stream. */
+void bench_fill(float *x, int64_t count, uint64_t stream);
+
+typedef struct bench_inputs {
+    float *drawn, *values[FV_INPUT_COUNT], *gradients[FV_INPUT_COUNT];
+} bench_inputs;
+
+/* Sizes and constants that a call of `length` tokens needs, where the options leave them open. */
+void bench_inputs_options(fv_attention_options *o, int64_t length);
+double bench_inputs_bytes(const fv_attention *op, int64_t tokens, bool backward);
+/* False: no memory. bench_inputs_free in any case. */
+bool bench_inputs_make(bench_inputs *b, fv_context *ctx, const fv_attention *op, int64_t tokens,
+                       bool backward);
+void bench_inputs_bind(const bench_inputs *b, const fv_attention *op, fv_attention_io *io,
+                       fv_attention_grad *grad);
+void bench_inputs_free(bench_inputs *b, fv_context *ctx);
+
 typedef struct bench {
     const cli_args *args;
     bench_list threads;

@@ -1,7 +1,7 @@
 /* cli/bench_attention.c: `favor bench attention`: one attention call, timed over kinds, lengths, threads and
  * passes.
  *
- * Inputs are small-norm normals, a pure function of their index. One call warms up (plans, touches its
+ * q, k and v are small-norm normals, the other inputs as bench_inputs.c says. One call warms up (plans, touches its
  * memory) and says how many repetitions fit into a second; median, smallest and largest time are kept. The
  * work is counted by fv_attention_flop whatever the code does; forward+backward adds both.
  *
@@ -83,32 +83,18 @@ typedef struct work {
     fv_layout layout;
     bool backward, in_place;
     int64_t floats; /* of one array [L][H][d] */
-    float *q, *k, *v, *y, *dy, *dq, *dk, *dv, *projection;
+    float *q, *k, *v, *y, *dy, *dq, *dk, *dv;
+    bench_inputs inputs;
     void *saved, *scratch;
 } work;
 
 /* ---- inputs -------------------------------------------------------------------------------------- */
 
-/* Numbers around 0 of standard deviation 0.5, nearly normal: four 16-bit pieces of a mixed 64-bit counter,
- * added (Irwin-Hall). A sum of four uniforms has variance 4 (2^32 - 1)/12. */
-static void fill(float *x, int64_t count, uint64_t stream)
-{
-    const float scale = 0.5f / sqrtf(4.0f * 4294967295.0f / 12.0f);
-    for (int64_t i = 0; i < count; i++) {
-        uint64_t z = ((uint64_t)i + (stream << 48)) * 0x9e3779b97f4a7c15u; /* splitmix64 */
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        z ^= z >> 31;
-        int32_t sum = (int32_t)((z & 0xffff) + (z >> 16 & 0xffff) + (z >> 32 & 0xffff) + (z >> 48)) - 131070;
-        x[i] = (float)sum * scale;
-    }
-}
-
 static void fill_inputs(const work *w)
 {
-    fill(w->q, w->floats, 1);
-    fill(w->k, w->floats, 2);
-    fill(w->v, w->floats, 3);
+    bench_fill(w->q, w->floats, 1);
+    bench_fill(w->k, w->floats, 2);
+    bench_fill(w->v, w->floats, 3);
 }
 
 /* ---- memory -------------------------------------------------------------------------------------- */
@@ -116,8 +102,9 @@ static void fill_inputs(const work *w)
 static double predicted_bytes(const work *w)
 {
     int arrays = w->backward && !w->in_place ? 8 : 4;
-    double floats = (double)arrays * (double)w->floats + (double)w->info.drawn_floats;
-    return 4 * floats + (double)w->need.scratch + (w->backward ? (double)w->need.saved : 0);
+    double inputs = bench_inputs_bytes(w->op, w->offsets[1], w->backward);
+    return 4.0 * arrays * (double)w->floats + inputs + (double)w->need.scratch +
+           (w->backward ? (double)w->need.saved : 0);
 }
 
 static bool allocate(work *w)
@@ -128,8 +115,7 @@ static bool allocate(work *w)
     for (int i = 0; i < count; i++)
         if ((*arrays[i] = fv_alloc(w->ctx, bytes)) == NULL)
             return false;
-    if (w->info.drawn_floats > 0 &&
-        (w->projection = fv_alloc(w->ctx, (size_t)w->info.drawn_floats * sizeof(float))) == NULL)
+    if (!bench_inputs_make(&w->inputs, w->ctx, w->op, w->offsets[1], w->backward))
         return false;
     if (w->backward && (w->saved = fv_alloc(w->ctx, w->need.saved)) == NULL)
         return false;
@@ -139,23 +125,22 @@ static bool allocate(work *w)
 
 static void release(work *w)
 {
-    void *memory[] = {w->q,  w->k,  w->v,          w->y,     w->dy,     w->dq,
-                      w->dk, w->dv, w->projection, w->saved, w->scratch};
+    void *memory[] = {w->q, w->k, w->v, w->y, w->dy, w->dq, w->dk, w->dv, w->saved, w->scratch};
+    bench_inputs_free(&w->inputs, w->ctx);
     for (int i = 0; i < CLI_COUNT(memory); i++)
         fv_free(w->ctx, memory[i]);
     fv_attention_destroy(w->op);
 }
 
-static fv_status prepare(work *w)
+static void prepare(work *w)
 {
     fill_inputs(w);
     if (w->dy != NULL) {
-        fill(w->dy, w->floats, 4);
+        bench_fill(w->dy, w->floats, 4);
         float *gradients[] = {w->dq, w->dk, w->dv};
         for (int i = 0; i < CLI_COUNT(gradients); i++)
             memset(gradients[i], 0, (size_t)w->floats * sizeof(float));
     }
-    return w->projection != NULL ? fv_attention_draw(w->op, 0, 0, w->projection) : FV_OK;
 }
 
 /* ---- timing -------------------------------------------------------------------------------------- */
@@ -165,10 +150,10 @@ static fv_status time_call(const work *w, double *seconds)
     if (w->in_place)
         fill_inputs(w);
     fv_attention_io io = {.q = w->q, .k = w->k, .v = w->v, .y = w->y};
-    fv_attention_bind_drawn(w->op, w->projection, &io);
     fv_attention_grad grad = {.dy = w->dy, .dq = w->dq, .dk = w->dk, .dv = w->dv};
     if (w->in_place)
         grad = (fv_attention_grad){.dy = w->y, .dq = w->q, .dk = w->k, .dv = w->v, .in_place = 1};
+    bench_inputs_bind(&w->inputs, w->op, &io, &grad);
     double begin = cli_now();
     CLI_TRY(fv_attention_forward(w->op, &w->layout, &io, w->saved, w->scratch));
     if (w->backward)
@@ -219,6 +204,7 @@ static fv_status make_work(work *w, const cli_args *args, const char *kind, cons
     fv_attention_options o;
     CLI_TRY(cli_attention_options(args, kind, &o));
     o.heads = l->heads, o.dim = l->dim, o.features = l->features, o.causal = l->causal;
+    bench_inputs_options(&o, l->length);
     CLI_TRY(fv_attention_create(&w->op, w->ctx, &o));
     fv_attention_get_info(w->op, &w->info);
     w->offsets[1] = l->length;
@@ -257,7 +243,7 @@ static fv_status measure_line(bench *b, work *w, const line *l)
         bench_skip(b, name, reason);
         return FV_OK;
     }
-    CLI_TRY(prepare(w));
+    prepare(w);
     double ms[3] = {0};
     CLI_TRY(time_line(w, b->args, ms));
     return bench_add(b, l->which, make_row(w, l, ms, fv_context_peak_bytes(w->ctx) - before));
@@ -354,7 +340,7 @@ static fv_status run_plan(bench *b, const plan *p)
 }
 
 static const bench_column columns[] = {
-    {"kind", "kind", 8, BENCH_TEXT},          {"causal", "causal", 6, BENCH_TEXT},
+    {"kind", "kind", 12, BENCH_TEXT},         {"causal", "causal", 6, BENCH_TEXT},
     {"pass", "pass", 16, BENCH_TEXT},         {"length", "length", 8, BENCH_INT},
     {"heads", "heads", 5, BENCH_INT},         {"dim", "dim", 4, BENCH_INT},
     {"features", "features", 8, BENCH_INT},   {"threads", "threads", 7, BENCH_INT},

@@ -33,15 +33,39 @@ static json_t *sets_json(void)
     return sets;
 }
 
+/* The names of what a kind takes: options, or tensors of `favor apply`. */
+static json_t *options_json(const fv_attention_kind *kind)
+{
+    json_t *names = json_array();
+    const char *name;
+    for (int i = 0; (name = fv_attention_option_name(i)) != NULL; i++)
+        if (fv_attention_kind_takes(kind, name, NULL))
+            json_array_append_new(names, json_string(name));
+    return names;
+}
+
+static json_t *tensors_json(const fv_attention_kind *kind)
+{
+    json_t *names = json_array();
+    for (int i = 0; i < FV_INPUT_COUNT; i++)
+        if (fv_attention_kind_input(kind, (fv_input)i))
+            json_array_append_new(names, json_string(fv_input_name((fv_input)i)));
+    return names;
+}
+
 static json_t *attention_json(void)
 {
     json_t *kinds = json_array();
     const fv_attention_kind *kind;
     for (int i = 0; (kind = fv_attention_kind_at(i)) != NULL; i++)
-        json_array_append_new(
-            kinds, json_pack("{s:s, s:s, s:s, s:b, s:b, s:b}", "name", kind->name, "summary", kind->summary,
-                             "paper", kind->paper != NULL ? kind->paper : "", "linear", kind->kernelized,
-                             "causal", kind->can_be_causal, "stream", kind->can_stream));
+        json_array_append_new(kinds, json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:s?, s:s?, s:b, s:o, s:o}",
+                                               "name", kind->name, "summary", kind->summary, "paper",
+                                               kind->paper != NULL ? kind->paper : "", "linear",
+                                               kind->kernelized, "causal", kind->can_be_causal, "stream",
+                                               kind->can_stream, "why_not_causal", kind->why_not_causal,
+                                               "why_not_stream", kind->why_not_stream, "position_bias_kernel",
+                                               fv_attention_kind_takes(kind, "position_bias", "kernel"),
+                                               "options", options_json(kind), "tensors", tensors_json(kind)));
     return kinds;
 }
 
@@ -102,11 +126,15 @@ static void print_kernels(const fv_context *ctx)
 
 static void print_attention(void)
 {
-    puts("\nattention (--attention NAME)");
+    puts("\nattention (--attention NAME)\n"
+         "               l: a feature map, time linear in the length   c: can be causal   s: streams\n"
+         "               g: gate and decay   k: position bias kernel (other modifiers go with all)");
     const fv_attention_kind *kind;
     for (int i = 0; (kind = fv_attention_kind_at(i)) != NULL; i++)
-        printf("  %-12s %s%s%s\n", kind->name, kind->summary, kind->can_be_causal ? "" : ", not causal",
-               kind->can_stream ? "" : ", cannot stream");
+        printf("  %-12s %c%c%c%c%c %s\n", kind->name, kind->kernelized ? 'l' : '-',
+               kind->can_be_causal ? 'c' : '-', kind->can_stream ? 's' : '-',
+               fv_attention_kind_takes(kind, "gate", NULL) ? 'g' : '-',
+               fv_attention_kind_takes(kind, "position_bias", "kernel") ? 'k' : '-', kind->summary);
 }
 
 static void print_readers(void)

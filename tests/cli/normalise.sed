@@ -13,3 +13,4 @@ s/^(> (model|empirical)) [-0-9. %]+$/\1 X/
 # Progress comes when it comes.
 /^! (train|scan|evaluate|approx) [0-9]+/d
 s/(fingerprint|this one has) [0-9a-f]{16}/\1 F/g
+/^! favor: generate: N tokens in/d

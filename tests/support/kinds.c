@@ -17,6 +17,11 @@ static const kind_row rows[] = {
     {"relu", 1, 1, KIND_CROSS},
     {"rfa", 1, 1, KIND_CROSS | KIND_CANCELS},
     {"rfa-arccos", 1, 1, KIND_CROSS},
+    {"window", 1, 1, KIND_CROSS | KIND_PLACES},
+    {"strided", 1, 1, KIND_CROSS | KIND_PLACES},
+    {"fixed", 1, 1, KIND_CROSS | KIND_PLACES},
+    {"longformer", 1, 1, KIND_CROSS | KIND_PLACES},
+    {"bigbird", 1, 1, KIND_CROSS | KIND_PLACES},
 };
 
 const kind_row *kind_row_of(const char *kind)
@@ -41,4 +46,13 @@ bool kind_has(int kind, unsigned trait)
 bool kind_runs(int kind, int causal)
 {
     return !causal || fv_attention_kind_at(kind)->can_be_causal;
+}
+
+void kind_small_options(fv_attention_options *o)
+{
+    o->window = 3, o->stride = 5, o->block = 4, o->random_blocks = 1;
+    o->globals = strcmp(o->kind, "fixed") == 0 ? 1 : 2;
+    o->buckets = 4, o->rounds = 2, o->projected = 3;
+    if (strcmp(o->kind, "linformer") == 0)
+        o->max_tokens = 2048;
 }

@@ -14,6 +14,8 @@ enum {
     KIND_PLACES =
         4, /* weights depend on where tokens stand: a permutation changes them, states do not merge, a
                        * stream wants max_tokens */
+    KIND_MIXES = 8,    /* no matrix of queries by keys: tokens are mixed before they are weighed */
+    KIND_FORESEES = 16 /* causal by masks, but which tokens share a chunk depends on later ones */
 };
 
 typedef struct kind_row {
@@ -27,6 +29,9 @@ typedef struct kind_row {
 const kind_row *kind_row_of(const char *kind);
 const kind_row *kind_row_at(int kind); /* by place in the table of kinds */
 bool kind_has(int kind, unsigned trait);
+/* Patterns, buckets and projections so small that short sequences meet their edges, and what the kind of the
+ * options cannot do without. */
+void kind_small_options(fv_attention_options *options);
 /* Whether the kind runs bidirectional (0) or causal (1). */
 bool kind_runs(int kind, int causal);
 
