@@ -425,7 +425,7 @@ static fv_status create_and_draw(fv_context *with, void *kind)
 {
     fv_attention_options o = good(kind);
     fv_attention *op;
-    float w[1024];
+    static float w[4096];
     TRY(fv_attention_create(&op, with, &o));
     fv_status status = FV_OK;
     fv_attention_info info;

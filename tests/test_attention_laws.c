@@ -626,6 +626,7 @@ static fv_memory memory_of(int kind, int causal, int64_t L)
     fv_attention_options o = options_of(kind, causal);
     fv_attention *op;
     fv_memory need;
+    kind_complete(&o);
     assert_int_equal(fv_attention_create(&op, ctx, &o), FV_OK);
     assert_int_equal(fv_attention_measure(op, &layout, &need), FV_OK);
     fv_attention_destroy(op);

@@ -147,6 +147,8 @@ int fv_attention_input(const fv_attention *op, fv_input which, fv_input_info *in
     for (int64_t i = first < 0 ? 1 : 0; i < rank; i++)
         floats *= info->shape[i]; /* bounded: operator.c limits every size */
     info->floats = floats;
+    if (which == FV_INPUT_PSI_DIAGONAL)
+        info->optional = !op->options.causal; /* a measured one sees later tokens */
     if (which == FV_INPUT_PROJECTION)
         info->has_gradient = op->options.trainable_projection != 0;
     return 1;

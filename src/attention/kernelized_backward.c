@@ -129,14 +129,15 @@ static void value_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_wo
     }
 }
 
-/* Makes G and c relative to the exponents `e`. */
+/* Makes G and c relative to the exponents `e`, which fall from chunk to chunk; only those of the last chunk may stand
+ * above the cleared gradient's 0, and 0 2^e must stay 0. */
 static void move_gradient(const fv_kz_call *call, fv_kz_work *w, const float *e)
 {
     const fv_kernels *kr = call->kr;
     if (!call->op->mechanism->map->exponential)
         return;
     for (int64_t f = 0; f < call->r; f++)
-        w->factor[f] = __builtin_exp2f(e[f] - w->grad.e[f]);
+        w->factor[f] = __builtin_exp2f(FV_MIN(e[f] - w->grad.e[f], 0.0f));
     kr->scale_rows(call->r, call->dv, w->factor, w->grad.S, call->dv, 0, w->grad.S, call->dv);
     kr->mul(call->r, w->grad.z, w->factor, w->grad.z);
     kr->copy_rows(1, call->r, e, call->r, w->grad.e, call->r);

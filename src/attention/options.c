@@ -69,7 +69,7 @@ static const field fields[] = {
      .expected = "none, off, add:X, clamp:X, abs:X or sign:X"},
     {WHOLE(chunk)},
     {NUMBER(tau), .inputs = BIT(BANDWIDTH)},
-    {NUMBER(psi)},
+    {NUMBER(psi), .takes = FV_TAKES_PSI},
     {CHOICE(rmf_law, rmf_laws), .number = AT(rmf_parameter), .inputs = BIT(RMF_DEGREES),
      .expected = "geometric:P, poisson:MU or optimal:MU"},
     {WHOLE(rmf_max_degree), .inputs = BIT(RMF_DEGREES)},

@@ -8,6 +8,9 @@ extern const fv_mechanism fv_mechanism_exact, fv_mechanism_identity, fv_mechanis
 
 #define RFA       "Peng et al. 2021, arXiv 2103.02143"
 #define PERFORMER "Choromanski et al. 2021, arXiv 2009.14794"
+#define FAVORPP   "Likhosherstov et al. 2022, arXiv 2205.15317"
+#define FAVORS    "Likhosherstov et al. 2023, arXiv 2302.00787"
+#define HRF       "Choromanski et al. 2022, arXiv 2110.04367"
 
 /* A kernelized kind: everything but the map is shared. */
 #define KERNELIZED(name_, summary_, paper_, map_, generalized_)                                              \
@@ -22,6 +25,19 @@ extern const fv_mechanism fv_mechanism_exact, fv_mechanism_identity, fv_mechanis
 static const fv_mechanism kernelized[] = {
     KERNELIZED("favor+", "positive random features of the softmax kernel (SM+)", PERFORMER, fv_map_favor_plus,
                0),
+    KERNELIZED("favor+hyp", "hyperbolic positive features (SM^hyp+)", PERFORMER, fv_map_favor_hyperbolic, 0),
+    KERNELIZED("favor-trig", "trigonometric features of the softmax kernel (SM^trig)", PERFORMER,
+               fv_map_favor_trig, 0),
+    KERNELIZED("favor+reg", "positive features of the regularized kernel (SMREG+)", PERFORMER,
+               fv_map_favor_regularized, 0),
+    KERNELIZED("favor+reghyp", "hyperbolic features of the regularized kernel (SMREG^hyp+)", PERFORMER,
+               fv_map_favor_regularized_hyperbolic, 0),
+    KERNELIZED("favor++", "positive features of least variance for the data (OPRF)", FAVORPP,
+               fv_map_favor_optimal, 0),
+    KERNELIZED("favor#", "the same on channels brought to a common scale (SADERF)", FAVORS,
+               fv_map_favor_sharp, 0),
+    KERNELIZED("favor-hybrid", "positive and trigonometric features weighed by the angle", HRF,
+               fv_map_favor_hybrid, 0),
     KERNELIZED("relu", "generalized kernel, f = ReLU, plus epsilon", PERFORMER, fv_map_relu, 1),
     KERNELIZED("rfa", "random Fourier features of unit vectors, learned bandwidth", RFA, fv_map_rfa, 0),
     KERNELIZED("rfa-arccos", "arc-cosine features of unit vectors, learned bandwidth", RFA, fv_map_rfa_arccos,

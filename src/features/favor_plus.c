@@ -12,18 +12,16 @@
 #include "features/feature_map.h"
 #include <math.h>
 
-#define LOG2E 1.4426950408889634
-
 static void prepare(const fv_map_params *p, float *prepared)
 {
-    fv_map_prepare_scaled(p, sqrt((double)p->scale) * LOG2E, prepared);
+    fv_map_prepare_scaled(p, sqrt((double)p->scale) * FV_LOG2E, prepared);
 }
 
 static void logits(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias)
 {
     (void)c;
     fv_map_project(p, rows, u, p->r);
-    fv_map_squares(p, rows, -0.5 * LOG2E * (double)p->scale, bias);
+    fv_map_squares(p, rows, -0.5 * FV_LOG2E * (double)p->scale, bias);
 }
 
 /* d log phi_f / d(head vector q) = sqrt(scale) omega_f - scale q, so with g = dL/dlog phi:

@@ -28,6 +28,7 @@ enum fv_takes {
     FV_TAKES_PSI = 1 << 5,
     FV_TAKES_POSITIONS = 1 << 6 /* max_tokens; maps with `positions` have it anyway */
 };
+#define FV_LOG2E 1.4426950408889634
 
 /* Constants of a map for one head of one operator. */
 typedef struct fv_map_params {
@@ -107,6 +108,9 @@ struct fv_feature_map {
 int64_t fv_map_count_m(const fv_attention_options *options, int64_t m);
 /* 1/m */
 double fv_map_unit_m(const fv_map_params *p);
+/* r = 2m, and 1/2m. */
+int64_t fv_map_count_2m(const fv_attention_options *options, int64_t m);
+double fv_map_unit_2m(const fv_map_params *p);
 /* prepared [d][m] = omega^T times factor, so that u = x prepared is one plain product. */
 void fv_map_prepare_scaled(const fv_map_params *p, double factor, float *prepared);
 /* u [n][m] (row stride ldu) = x prepared */
@@ -120,9 +124,19 @@ void fv_map_projection_gradient(const fv_map_params *p, const fv_rows *rows, dou
 /* ... and dx [n][d] = factor g omega + beta dx. */
 void fv_map_project_back(const fv_map_params *p, int64_t n, double factor, const float *g, int64_t ldg,
                          float beta, float *dx, int64_t lddx);
+/* Features in both directions, r = 2m: the right half of u [n][r] = - the left; and the left half of its gradient -=
+ * the right. work: n floats. */
+void fv_map_mirror(const fv_map_params *p, int64_t n, float *u, float *work);
+void fv_map_mirror_back(const fv_map_params *p, int64_t n, float *g, float *work);
+/* c [n][2m] = [sin u, cos u], g = dL/dc: the left half of g becomes dL/du, the right is destroyed. */
+void fv_map_sincos_back(const fv_kernels *kr, int64_t n, int64_t m, const float *c, int64_t ldc, float *g,
+                        int64_t ldg);
 
 /* ---- the maps: a row each in attention/table.c ---- */
 
+extern const fv_feature_map fv_map_favor_hyperbolic, fv_map_favor_regularized,
+    fv_map_favor_regularized_hyperbolic, fv_map_favor_trig, fv_map_favor_optimal, fv_map_favor_sharp,
+    fv_map_favor_hybrid;
 extern const fv_feature_map fv_map_favor_plus, fv_map_relu;
 extern const fv_feature_map fv_map_rfa, fv_map_rfa_arccos;
 

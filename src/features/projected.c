@@ -12,6 +12,17 @@ double fv_map_unit_m(const fv_map_params *p)
     return 1.0 / (double)p->m;
 }
 
+int64_t fv_map_count_2m(const fv_attention_options *options, int64_t m)
+{
+    (void)options;
+    return 2 * m;
+}
+
+double fv_map_unit_2m(const fv_map_params *p)
+{
+    return 0.5 / (double)p->m;
+}
+
 void fv_map_prepare_scaled(const fv_map_params *p, double factor, float *prepared)
 {
     for (int64_t f = 0; f < p->m; f++)
@@ -42,4 +53,28 @@ void fv_map_project_back(const fv_map_params *p, int64_t n, double factor, const
                          float beta, float *dx, int64_t lddx)
 {
     p->kernels->gemm('N', 'N', n, p->d, p->m, (float)factor, g, ldg, p->w, p->d, beta, dx, lddx);
+}
+
+void fv_map_mirror(const fv_map_params *p, int64_t n, float *u, float *work)
+{
+    p->kernels->fill(n, -1.0f, work);
+    p->kernels->scale_rows(n, p->m, work, u, p->r, 0, u + p->m, p->r);
+}
+
+void fv_map_mirror_back(const fv_map_params *p, int64_t n, float *g, float *work)
+{
+    p->kernels->fill(n, -1.0f, work);
+    p->kernels->scale_rows(n, p->m, work, g + p->m, p->r, 1, g, p->r);
+}
+
+void fv_map_sincos_back(const fv_kernels *kr, int64_t n, int64_t m, const float *c, int64_t ldc, float *g,
+                        int64_t ldg)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float *sine = c + i * ldc, *cosine = sine + m;
+        float *g_sin = g + i * ldg, *g_cos = g_sin + m;
+        kr->mul(m, g_sin, cosine, g_sin);
+        kr->mul(m, g_cos, sine, g_cos);
+        kr->axpy(m, -1.0f, g_cos, g_sin);
+    }
 }

@@ -14,6 +14,13 @@ static const kind_row rows[] = {
     {"exact", 1, 1, KIND_CROSS},
     {"identity", 0, 1, 0},
     {"favor+", 1, 1, KIND_CROSS},
+    {"favor+hyp", 1, 1, KIND_CROSS},
+    {"favor-trig", 1, 1, KIND_CROSS | KIND_CANCELS},
+    {"favor+reg", 1, 1, KIND_CROSS},
+    {"favor+reghyp", 1, 1, KIND_CROSS},
+    {"favor++", 1, 1, KIND_CROSS},
+    {"favor#", 1, 1, KIND_CROSS},
+    {"favor-hybrid", 1, 1, KIND_CROSS | KIND_CANCELS},
     {"relu", 1, 1, KIND_CROSS},
     {"rfa", 1, 1, KIND_CROSS | KIND_CANCELS},
     {"rfa-arccos", 1, 1, KIND_CROSS},
@@ -55,4 +62,11 @@ void kind_small_options(fv_attention_options *o)
     o->buckets = 4, o->rounds = 2, o->projected = 3;
     if (strcmp(o->kind, "linformer") == 0)
         o->max_tokens = 2048;
+}
+
+void kind_complete(fv_attention_options *options)
+{
+    bool measures = strcmp(options->kind, "favor++") == 0 || strcmp(options->kind, "favor#") == 0;
+    if (options->causal && measures && options->psi < 0)
+        options->psi = 1.75;
 }

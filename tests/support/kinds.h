@@ -34,5 +34,7 @@ bool kind_has(int kind, unsigned trait);
 void kind_small_options(fv_attention_options *options);
 /* Whether the kind runs bidirectional (0) or causal (1). */
 bool kind_runs(int kind, int causal);
+/* Fills in what the kind cannot go without in a causal call. */
+void kind_complete(fv_attention_options *options);
 
 #endif

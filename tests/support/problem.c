@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "base/internal.h"
+#include "support/kinds.h"
 #include "support/problem.h"
 #include <float.h>
 #include <math.h>
@@ -138,11 +139,13 @@ static void make_inputs(problem *p, uint64_t seed)
 
 problem *problem_make(fv_context *ctx, const fv_attention_options *options, const problem_shape *shape)
 {
+    fv_attention_options complete = *options;
     problem *p = calloc(1, sizeof *p);
     double spread = shape->spread > 0 ? shape->spread : 1;
     p->ctx = ctx;
     p->pad = shape->pad;
-    if (fv_attention_create(&p->op, ctx, options) != FV_OK)
+    kind_complete(&complete);
+    if (fv_attention_create(&p->op, ctx, &complete) != FV_OK)
         fail_msg("%s", fv_context_message(ctx));
     fv_attention_get_info(p->op, &p->info);
     p->offsets_q = offsets_of(shape->sequences, shape->queries);

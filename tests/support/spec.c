@@ -115,7 +115,13 @@ num spec_squares(const num *x, int64_t d)
     return num_dot(x, x, d);
 }
 
-/* Features of every token [tokens][H][r], or NULL. */
+/* Numbers a vector's features take. */
+static int64_t width(const spec *s)
+{
+    return find(s->options.kind)->signs ? 2 * s->r : s->r;
+}
+
+/* Features of every token [tokens][H][width], or NULL. */
 static num *all_features(const spec *s, bool key)
 {
     const spec_kind *kind = s->kind;
@@ -123,11 +129,11 @@ static num *all_features(const spec *s, bool key)
     int64_t tokens = offsets[s->layout.sequences], H = s->options.heads;
     if (kind->features == NULL)
         return NULL;
-    num *phi = malloc((size_t)(tokens * H * s->r + 1) * sizeof *phi);
+    num *phi = malloc((size_t)(tokens * H * width(s) + 1) * sizeof *phi);
     for (int64_t n = 0; n < s->layout.sequences; n++)
         for (int64_t i = offsets[n] * H; i < offsets[n + 1] * H; i++) {
             spec_vector v = vector_of(s, key, n, i / H, i % H);
-            kind->features(s, &v, phi + i * s->r);
+            kind->features(s, &v, phi + i * width(s));
         }
     return phi;
 }
@@ -139,12 +145,21 @@ static num term(const spec *s, const num *phi_q, const num *phi_k, int64_t h, in
     if (kind->pair != NULL)
         return kind->pair(s, h, i, j);
     double unit = kind->unit != NULL ? kind->unit(s) : 1;
-    num a = phi_q[(i * s->options.heads + h) * s->r + f], b = phi_k[(j * s->options.heads + h) * s->r + f];
+    num a = phi_q[(i * s->options.heads + h) * width(s) + f],
+        b = phi_k[(j * s->options.heads + h) * width(s) + f];
     if (!kind->exponential)
         return num_scaled(unit, num_mul(a, b));
     num sum = num_add(a, b);
     sum.v += log(unit);
     return sum;
+}
+
+/* The signed factor of term f. */
+static num sign(const spec *s, const num *phi_q, const num *phi_k, int64_t h, int64_t i, int64_t j, int64_t f)
+{
+    int64_t at = s->r + f;
+    return num_mul(phi_q[(i * s->options.heads + h) * width(s) + at],
+                   phi_k[(j * s->options.heads + h) * width(s) + at]);
 }
 
 /* ---- rows, output, state ------------------------------------------------------------------------------- */
@@ -207,6 +222,8 @@ static void row_of(const spec *s, const num *phi_q, const num *phi_k, int64_t h,
             continue;
         terms[t].v -= shift;
         num weight = kind->exponential ? num_exp(terms[t]) : terms[t];
+        if (kind->signs)
+            weight = num_mul(weight, sign(s, phi_q, phi_k, h, i, first + t / count, t % count));
         row[first + t / count] = num_add(row[first + t / count], weight);
     }
     for (int64_t j = first; j < last; j++) {
@@ -269,7 +286,7 @@ void spec_state(const spec *given, int64_t h, int64_t f, double exponent, num *S
     spec s = begin(given);
     const spec_kind *kind = s.kind;
     int64_t dv = s.options.value_dim, keys = spec_key_offsets(&s)[s.layout.sequences];
-    num *phi = malloc((size_t)s.r * sizeof *phi);
+    num *phi = malloc((size_t)width(&s) * sizeof *phi);
     *z = num_input(0, 0);
     for (int64_t c = 0; c < dv; c++)
         S[c] = num_input(0, 0);
@@ -281,6 +298,8 @@ void spec_state(const spec *given, int64_t h, int64_t f, double exponent, num *S
         if (kind->exponential)
             feature.v -= exponent * log(2.0);
         feature = kind->exponential ? num_exp(feature) : num_scaled(exp2(-exponent), feature);
+        if (kind->signs)
+            feature = num_mul(feature, phi[s.r + f]);
         if (spec_has_pair_factor(&s))
             feature = num_mul(feature, spec_pair_factor(&s, h, keys - 1, j));
         *z = num_add(*z, feature);

@@ -63,6 +63,7 @@ typedef struct spec_vector {
 typedef struct spec_kind {
     const char *name;
     bool exponential; /* pair and features give logarithms */
+    bool signs;       /* goes with exponential: features [2r], logarithms and behind them signed factors */
     /* Kinds without features: the entry of query i and key j (numbers in the whole call). */
     num (*pair)(const spec *s, int64_t h, int64_t i, int64_t j);
     /* Patterns: whether query `i` sees key `j` (positions in the sequence); NULL: all keys, causal ones aside. */
