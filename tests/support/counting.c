@@ -116,6 +116,21 @@ COUNTED(void, adamw,
         (n, lr, beta1, beta2, eps, decay, clip, c1, c2, grad, p, m, v), n)
 COUNTED(void, f32_to_bf16, (int64_t n, const float *x, uint16_t *y), (n, x, y), n)
 COUNTED(void, bf16_to_f32, (int64_t n, const uint16_t *x, float *y), (n, x, y), n)
+/* A pass costs 8.5 flop a complex number in radix 4, 5 log2(radix) in the others, or less. */
+COUNTED(void, fft_split,
+        (int64_t blocks, int64_t n, int radix, int64_t c, const float *twiddle, float *x, int64_t ldx),
+        (blocks, n, radix, c, twiddle, x, ldx), (radix > 2 ? 8 : 5) * blocks * n * c)
+COUNTED(void, fft_join,
+        (int64_t blocks, int64_t n, int radix, int64_t c, const float *twiddle, float *x, int64_t ldx),
+        (blocks, n, radix, c, twiddle, x, ldx), (radix > 2 ? 8 : 5) * blocks * n * c)
+COUNTED(void, fft_filter,
+        (int64_t n, int64_t c, const float *re, const float *im, int conjugate, const float *x, int64_t ldx,
+         int add, float *y, int64_t ldy),
+        (n, c, re, im, conjugate, x, ldx, add, y, ldy), 8 * n * c)
+COUNTED(void, fft_correlate,
+        (int64_t n, int64_t c, const float *a, int64_t lda, const float *b, int64_t ldb, float *re,
+         float *im),
+        (n, c, a, lda, b, ldb, re, im), 8 * n * c)
 
 void counting_table(fv_kernels *out, const fv_kernels *base)
 {
@@ -166,6 +181,10 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     out->adamw = counted_adamw;
     out->f32_to_bf16 = counted_f32_to_bf16;
     out->bf16_to_f32 = counted_bf16_to_f32;
+    out->fft_split = counted_fft_split;
+    out->fft_join = counted_fft_join;
+    out->fft_filter = counted_fft_filter;
+    out->fft_correlate = counted_fft_correlate;
 }
 
 double counting_work(void)

@@ -479,6 +479,94 @@ static void call_bf16_to_f32(const fv_kernels *k, operands *o)
     k->bf16_to_f32(n, (const uint16_t *)(const void *)(o->in[0] + n) - n, o->out[0]);
 }
 
+/* ---- Fourier transforms: c complex channels take rows of 2 c floats, so half the columns ---- */
+
+/* Radix 2, 3, 4; one run of rows or as many as there are. */
+static int fft_radix(const operands *o)
+{
+    return 2 + o->variant % 3;
+}
+
+static int64_t fft_blocks(const operands *o, int64_t *n)
+{
+    int64_t radix = fft_radix(o), runs = o->variant / 3 ? FV_MIN(o->n / radix, 2) : 1;
+    *n = runs > 0 ? o->n / runs / radix * radix : 0;
+    return *n > 0 ? runs : 0;
+}
+
+static void call_fft_split(const fv_kernels *k, operands *o)
+{
+    int64_t n, blocks = fft_blocks(o, &n);
+    k->fft_split(blocks, n, fft_radix(o), o->c / 2, o->in[0], o->out[0], o->ld);
+}
+
+static void call_fft_join(const fv_kernels *k, operands *o)
+{
+    int64_t n, blocks = fft_blocks(o, &n);
+    k->fft_join(blocks, n, fft_radix(o), o->c / 2, o->in[0], o->out[0], o->ld);
+}
+
+/* Every output is a sum of both parts of every row of its group, times a factor before or behind. */
+static void magnitude_fft_pass(operands *a, const operands *r)
+{
+    int64_t n, blocks = fft_blocks(a, &n), c = a->c / 2;
+    int radix = fft_radix(a);
+    (void)r;
+    for (int64_t g = 0; g < blocks * n / radix; g++) {
+        int64_t s = n / radix, k = g % s;
+        float *x = a->out[0] + (g / s * n + k) * a->ld;
+        double top = 1;
+        for (int p = 0; p < 2 * (radix - 1) && k > 0; p++)
+            top = FV_MAX(top, 2 * (double)a->in[0][k * (radix - 1) * 2 + p]);
+        for (int64_t f = 0; f < c; f++) {
+            double sum = 0;
+            for (int p = 0; p < radix; p++)
+                sum += (double)x[p * s * a->ld + f] + (double)x[p * s * a->ld + c + f];
+            for (int p = 0; p < radix; p++)
+                x[p * s * a->ld + f] = x[p * s * a->ld + c + f] = (float)(sum * top);
+        }
+    }
+}
+
+static void call_fft_filter(const fv_kernels *k, operands *o)
+{
+    k->fft_filter(o->n, o->c / 2, o->in[1], o->in[2], o->variant & 1, o->in[0], o->ld, o->variant & 2,
+                  o->out[0], o->ld);
+}
+
+/* (|re| + |im|) times both parts, and what was there */
+static void magnitude_fft_filter(operands *a, const operands *r)
+{
+    int64_t c = a->c / 2;
+    (void)r;
+    for (int64_t i = 0; i < a->n; i++) {
+        for (int64_t f = 0; f < c; f++) {
+            const float *x = a->in[0] + i * a->ld;
+            float *y = a->out[0] + i * a->ld, sum = (x[f] + x[c + f]) * (a->in[1][i] + a->in[2][i]);
+            y[f] = sum + (a->variant & 2 ? y[f] : 0.0f);
+            y[c + f] = sum + (a->variant & 2 ? y[c + f] : 0.0f);
+        }
+    }
+}
+
+static void call_fft_correlate(const fv_kernels *k, operands *o)
+{
+    k->fft_correlate(o->n, o->c / 2, o->in[0], o->ld, o->in[1], o->ld, o->out[0], o->out[1]);
+}
+
+static void magnitude_fft_correlate(operands *a, const operands *r)
+{
+    int64_t c = a->c / 2;
+    (void)r;
+    for (int64_t i = 0; i < a->n; i++) {
+        const float *x = a->in[0] + i * a->ld, *y = a->in[1] + i * a->ld;
+        for (int64_t f = 0; f < c; f++) {
+            a->out[0][i] += (x[f] + x[c + f]) * (y[f] + y[c + f]);
+            a->out[1][i] += (x[f] + x[c + f]) * (y[f] + y[c + f]);
+        }
+    }
+}
+
 /* Equal values round alike: a lane of hundreds of them drifts by a few units in double, which no user of a
  * norm sees. */
 #define SUM_EPS (8.0 * DBL_EPSILON)
@@ -534,6 +622,10 @@ const kernel_case kernel_cases[] = {
     {CALL(adamw), .in = "D", .out = "DDD", .variants = 1, PREPARE(adamw), MAGNITUDE(adamw)},
     {CALL(f32_to_bf16), .in = "D", .out = "d", .variants = 1, SELF},
     {CALL(bf16_to_f32), .in = "D", .out = "d", .variants = 1, SELF},
+    {CALL(fft_split), .in = "T", .out = "R", .variants = 6, MAGNITUDE(fft_pass)},
+    {CALL(fft_join), .in = "T", .out = "R", .variants = 6, MAGNITUDE(fft_pass)},
+    {CALL(fft_filter), .in = "RNN", .out = "R", .variants = 4, MAGNITUDE(fft_filter), .in_place = 1},
+    {CALL(fft_correlate), .in = "RR", .out = "NN", .variants = 1, MAGNITUDE(fft_correlate)},
     {.name = NULL},
 };
 /* clang-format on */

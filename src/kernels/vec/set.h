@@ -11,6 +11,7 @@
 #include "kernels/vec/rows.h"
 
 #include "kernels/vec/attention.h"
+#include "kernels/vec/fft.h"
 #include "kernels/vec/layers.h"
 #include "kernels/vec/products.h"
 #include "kernels/vec/random.h"
@@ -59,4 +60,8 @@ void KERNEL(kernels_fill)(fv_kernels *kernels)
     kernels->adamw = KERNEL(adamw);
     kernels->f32_to_bf16 = KERNEL(f32_to_bf16);
     kernels->bf16_to_f32 = KERNEL(bf16_to_f32);
+    kernels->fft_split = KERNEL(fft_split);
+    kernels->fft_join = KERNEL(fft_join);
+    kernels->fft_filter = KERNEL(fft_filter);
+    kernels->fft_correlate = KERNEL(fft_correlate);
 }
