@@ -520,7 +520,7 @@ static void the_baseline_is_laplaces(void **state)
     fv_batch batch = {.tokens = 6, .sequences = 1, .targets = targets, .predicted = 5};
     int64_t tokens = 100;
     double loss = 1;
-    fv_empirical_add(protein, counts, &batch, &tokens, &loss, &correct);
+    fv_empirical_add(protein->letters, counts, &batch, &tokens, &loss, &correct);
     double total = 70 + 5 + 25;
     double expected = 1 - 2 * log(71 / total) - log(6 / total) - log(1 / total); /* 26, end, is left out */
     assert_int_equal(tokens, 104);

@@ -48,13 +48,18 @@ static void reference_run(void **state)
     expect_ok(tiny_train(ctx, config, "reference", 0, NULL));
 }
 
-static void same_as_reference(const char *name)
+static void same_as(const char *name, const char *other)
 {
-    char *expected = tiny_metrics("reference"), *found = tiny_metrics(name);
+    char *expected = tiny_metrics(other), *found = tiny_metrics(name);
     assert_string_equal(found, expected);
     free(expected);
     free(found);
-    tiny_same_model(name, "reference");
+    tiny_same_model(name, other);
+}
+
+static void same_as_reference(const char *name)
+{
+    same_as(name, "reference");
 }
 
 /* ---- stops --------------------------------------------------------------------------------------- */
@@ -358,6 +363,40 @@ static void two_runs_do_not_share_a_directory(void **state)
     same_as_reference("locked");
 }
 
+/* Tasks that read columns, and their models, continue like any other: stopped anywhere, or killed. */
+static void other_tasks_continue_too(void **state)
+{
+    (void)state;
+    static const char *const runs[][4] = {
+        {"classify", "pooling", "cls", NULL},
+        {"match", "gradient_checkpointing", "true", NULL},
+        {"translate", "reversible", "true", NULL},
+    };
+    fv_config *proteins = config;
+    tiny_columns();
+    for (int i = 0; i < FV_COUNT(runs); i++) {
+        char name[64], whole[64];
+        snprintf(whole, sizeof whole, "whole-%s", runs[i][0]);
+        snprintf(name, sizeof name, "cut-%s", runs[i][0]);
+        config = tiny_run_config(ctx, "task", runs[i][0], "reader", "tsv", "batch", "7", runs[i][1],
+                                 runs[i][2], NULL);
+        expect_ok(tiny_train(ctx, config, whole, 0, NULL));
+        for (int first = 2; first < 20; first += 7) {
+            tiny_remove(name);
+            assert_int_equal(tiny_train_until(ctx, config, name, first), FV_STOPPED);
+            (void)tiny_train_until(ctx, config, name, 4);
+            expect_ok(tiny_train(ctx, config, name, 1, NULL));
+            same_as(name, whole);
+        }
+        tiny_remove(name);
+        for (useconds_t patience = 3000; !train_and_kill(name, patience); patience += 3000)
+            ;
+        same_as(name, whole);
+        fv_config_destroy(config);
+    }
+    config = proteins;
+}
+
 /* Last: it starts OpenMP's threads. */
 static void threads_change_no_bit(void **state)
 {
@@ -395,6 +434,7 @@ int main(void)
         cmocka_unit_test(metrics_file_may_be_lost_but_not_edited),
         cmocka_unit_test(a_full_disk_keeps_the_checkpoint),
         cmocka_unit_test(two_runs_do_not_share_a_directory),
+        cmocka_unit_test(other_tasks_continue_too),
         cmocka_unit_test(threads_change_no_bit),
     };
     return cmocka_run_group_tests_name("resume", tests, setup, teardown);

@@ -1,6 +1,7 @@
 /* favor/data.h: from files to batches of tokens.
  *
- * reader (fasta, bytes) -> sequences -> split -> tokens -> task (mlm, lm) and packing -> fv_batch.
+ * reader (fasta, bytes, tsv) -> sequences -> split -> tokens -> task (mlm, lm, classify, match, translate) and
+ * packing -> fv_batch.
  * Files are read as a stream; plain or gzip, told apart by their content. Everything is a function of
  * the files and the settings: the same settings give the same batches.
  */
@@ -70,7 +71,8 @@ typedef struct fv_data_summary {
     int64_t min_length, max_length;
     double mean_length, median_length;
     int64_t split_records[3], split_tokens[3];
-    int64_t counts[512]; /* unigram counts of the training split by token id */
+    int64_t counts[512]; /* of the training split, what is predicted: unigrams by token id (translate: of the
+                          * second text), or labels */
 } fv_data_summary;
 
 /* One batch: packed sequences. Targets < 0 are not predicted. What a task does not use is 0 or NULL. */
@@ -107,11 +109,11 @@ FV_API FV_NODISCARD fv_status fv_data_scan(fv_data *data, fv_data_summary *summa
  * call. Masks depend on (seed, split, index) only. */
 FV_API FV_NODISCARD fv_status fv_data_batch(fv_data *data, fv_split split, int64_t index, fv_batch *batch);
 
-/* Unigram baseline: Laplace-smoothed frequencies of the training letters (alpha 1), held against the targets
- * of a batch that are letters: special tokens (end) have no frequency and are left out, as in the paper. Adds to
- * *tokens (targets counted), *loss (nats) and *correct. */
-FV_API void fv_empirical_add(const fv_tokenizer *tokenizer, const int64_t *counts, const fv_batch *batch,
-                             int64_t *tokens, double *loss, int64_t *correct);
+/* Unigram baseline: Laplace-smoothed frequencies of the training split (alpha 1) over `classes` letters or labels,
+ * held against the labels of a batch, or its targets that are letters: special tokens (end) have no frequency and
+ * are left out, as in the paper. Adds to *tokens (targets counted), *loss (nats) and *correct. */
+FV_API void fv_empirical_add(int32_t classes, const int64_t *counts, const fv_batch *batch, int64_t *tokens,
+                             double *loss, int64_t *correct);
 
 #ifdef __cplusplus
 }

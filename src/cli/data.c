@@ -4,6 +4,8 @@
 
 static const cli_option options[] = {
     {.name = "reader", .key = "reader"},
+    {.name = "task", .key = "task"},
+    {.name = "labels", .key = "num_labels"},
     {.name = "valid-fraction", .key = "valid_fraction"},
     {.name = "test-fraction", .key = "test_fraction"},
 };
@@ -17,6 +19,22 @@ static cli_figure letter_name(int letter)
     bool prints = letter > ' ' && letter < 127 && letter != '\\';
     snprintf(name.text, sizeof name.text, prints ? "%c" : "\\x%02x", (unsigned)letter);
     return name;
+}
+
+/* Tasks with labels count these instead of letters; 0: letters. */
+static int64_t label_count(const fv_config *config)
+{
+    const char *task = fv_config_text(config, "task");
+    bool labels = strcmp(task, "classify") == 0 || strcmp(task, "match") == 0;
+    return labels ? fv_config_int(config, "num_labels") : 0;
+}
+
+static json_t *labels_json(const fv_data_summary *data, int64_t labels)
+{
+    json_t *counts = json_array();
+    for (int64_t i = 0; i < labels; i++)
+        json_array_append_new(counts, json_integer(data->counts[i]));
+    return counts;
 }
 
 static json_t *letters_json(const fv_data_summary *data, const fv_tokenizer *tokenizer)
@@ -39,16 +57,16 @@ static json_t *splits_json(const fv_data_summary *data)
     return splits;
 }
 
-static fv_status print_json(const fv_data_summary *data, const fv_tokenizer *tokenizer)
+static fv_status print_json(const fv_data_summary *data, const fv_tokenizer *tokenizer, int64_t labels)
 {
-    return cli_json_print(
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "files",
-                  (json_int_t)data->files, "records", (json_int_t)data->records, "empty_records",
-                  (json_int_t)data->empty_records, "duplicate_names", (json_int_t)data->duplicate_names,
-                  "tokens", (json_int_t)data->tokens, "unknown", (json_int_t)data->unknown, "min_length",
-                  (json_int_t)data->min_length, "max_length", (json_int_t)data->max_length, "mean_length",
-                  cli_json_real(data->mean_length), "median_length", cli_json_real(data->median_length),
-                  "splits", splits_json(data), "letters", letters_json(data, tokenizer)));
+    return cli_json_print(json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "files", (json_int_t)data->files,
+        "records", (json_int_t)data->records, "empty_records", (json_int_t)data->empty_records,
+        "duplicate_names", (json_int_t)data->duplicate_names, "tokens", (json_int_t)data->tokens, "unknown",
+        (json_int_t)data->unknown, "min_length", (json_int_t)data->min_length, "max_length",
+        (json_int_t)data->max_length, "mean_length", cli_json_real(data->mean_length), "median_length",
+        cli_json_real(data->median_length), "splits", splits_json(data), labels > 0 ? "labels" : "letters",
+        labels > 0 ? labels_json(data, labels) : letters_json(data, tokenizer)));
 }
 
 static void print_splits(const fv_data_summary *data)
@@ -77,7 +95,18 @@ static void print_letters(const fv_data_summary *data, const fv_tokenizer *token
         putchar('\n');
 }
 
-static void print_text(const fv_data_summary *data, const fv_tokenizer *tokenizer)
+static void print_labels(const fv_data_summary *data, int64_t labels)
+{
+    double total = 0;
+    for (int64_t i = 0; i < labels; i++)
+        total += (double)data->counts[i];
+    puts("\nlabels of the training split, in per cent");
+    for (int64_t i = 0; i < labels; i++)
+        printf("%4lld %5.2f%s", (long long)i, total > 0 ? 100 * (double)data->counts[i] / total : 0.0,
+               i % 7 == 6 || i == labels - 1 ? "\n" : "  ");
+}
+
+static void print_text(const fv_data_summary *data, const fv_tokenizer *tokenizer, int64_t labels)
 {
     const struct {
         const char *name;
@@ -97,7 +126,10 @@ static void print_text(const fv_data_summary *data, const fv_tokenizer *tokenize
     printf("%-16s %14.1f\n%-16s %14.1f\n", "mean length", data->mean_length, "median length",
            data->median_length);
     print_splits(data);
-    print_letters(data, tokenizer);
+    if (labels > 0)
+        print_labels(data, labels);
+    else
+        print_letters(data, tokenizer);
 }
 
 static fv_status scan(fv_context *ctx, const cli_args *args, const fv_config *config,
@@ -121,8 +153,8 @@ static fv_status describe(fv_context *ctx, const cli_args *args, fv_config *conf
     CLI_TRY(scan(ctx, args, config, &summary));
     const fv_tokenizer *tokenizer = fv_tokenizer_find(fv_config_text(config, "tokenizer"));
     if (cli_flag(args, "json"))
-        return print_json(&summary, tokenizer);
-    print_text(&summary, tokenizer);
+        return print_json(&summary, tokenizer, label_count(config));
+    print_text(&summary, tokenizer, label_count(config));
     return FV_OK;
 }
 
@@ -144,7 +176,8 @@ const cli_command cli_data = {
     .description =
         "Letters outside the alphabet are counted as unknown and read as X. The split of a record is "
         "decided by a hash of its sequence.",
-    .examples = "favor data proteins.fasta.gz\nfavor data --reader bytes novel.txt --json",
+    .examples = "favor data proteins.fasta.gz\nfavor data --reader bytes novel.txt --json\n"
+                "favor data --reader tsv --task classify reviews.tsv",
     .groups = groups,
     .run = run,
 };

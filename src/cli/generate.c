@@ -63,6 +63,16 @@ static fv_status check_causal(const generation *g, const char *directory)
     const fv_config *config = fv_model_config(g->model);
     if (fv_config_bool(config, "is_decoder"))
         return FV_OK;
+    if (fv_config_bool(config, "is_encoder_decoder"))
+        return cli_fail(
+            FV_ERR_USAGE,
+            "generate: %s holds an encoder-decoder, which this version trains and evaluates but does "
+            "not decode yet; train one with --task lm",
+            directory);
+    if (strcmp(fv_config_text(config, "head"), "lm") != 0)
+        return cli_fail(FV_ERR_USAGE,
+                        "generate: %s holds a model that gives labels, not text; train one with --task lm",
+                        directory);
     return cli_fail(
         FV_ERR_USAGE,
         "generate: %s holds a masked model, which fills in hidden letters and cannot continue a text; "

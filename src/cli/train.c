@@ -21,6 +21,7 @@ static const cli_option data_options[] = {
     {.name = "valid-fraction", .key = "valid_fraction"},
     {.name = "test-fraction", .key = "test_fraction"},
     {.name = "mask-rate", .key = "mask_rate"},
+    {.name = "labels", .key = "num_labels"},
 };
 static const cli_option model_options[] = {
     {.name = "layers", .key = "num_hidden_layers"},
@@ -32,6 +33,8 @@ static const cli_option model_options[] = {
     {.name = "positions", .key = "position_embedding_type"},
     {.name = "dropout", .key = "hidden_dropout_prob"},
     {.name = "tie-embeddings", .key = "tie_word_embeddings"},
+    {.name = "decoder-layers", .key = "decoder_layers"},
+    {.name = "pooling", .key = "pooling"},
     {.name = "gradient-checkpointing", .key = "gradient_checkpointing"},
     {.name = "reversible", .key = "reversible"},
 };
@@ -236,7 +239,8 @@ const cli_command cli_train = {
         "checkpoint first; --resume continues it to the same metrics as an uninterrupted run.",
     .examples = "favor train --data proteins.fasta.gz --out runs/mlm --steps 2000\n"
                 "favor train --data proteins.fasta.gz --task lm --attention relu --out runs/lm\n"
-                "favor train --data novel.txt --reader bytes --task lm --out runs/text",
+                "favor train --data novel.txt --reader bytes --task lm --out runs/text\n"
+                "favor train --data reviews.tsv --reader tsv --task classify --labels 2 --out runs/reviews",
     .groups = groups,
     .show_settings = true,
     .run = run,

@@ -36,6 +36,7 @@ static fv_status read_settings(fv_context *ctx, const fv_config *config, fv_data
         .batch = fv_config_int(config, "batch"),
         .valid_fraction = fv_config_real(config, "valid_fraction"),
         .test_fraction = fv_config_real(config, "test_fraction"),
+        .labels = fv_config_int(config, "num_labels"),
         .mask_rate = fv_config_real(config, "mask_rate"),
         .mask_symbol_share = fv_config_real(config, "mask_symbol_share"),
         .mask_random_share = fv_config_real(config, "mask_random_share"),
@@ -50,6 +51,9 @@ static fv_status read_settings(fv_context *ctx, const fv_config *config, fv_data
     if (!fv_mul(settings->length, settings->batch, &settings->capacity) || settings->capacity > MAX_TOKENS)
         return fv_fail(ctx, FV_ERR_USAGE, "length x batch = %lld x %lld tokens are too many for one batch",
                        (long long)settings->length, (long long)settings->batch);
+    if (settings->task->texts > 0)
+        settings->packing = &fv_packing_records;
+    TRY(fv_task_check(ctx, config));
     return check_shares(ctx, settings);
 }
 
@@ -99,19 +103,34 @@ static fv_status check_files(fv_data *data)
     return FV_OK;
 }
 
+/* The lists of a batch. A task that reads columns has few sequences, one that does not perhaps a token each. */
+static fv_status allocate(fv_data *data)
+{
+    const fv_data_settings *s = &data->settings;
+    fv_context *ctx = data->ctx;
+    fv_packed *p = &data->packed;
+    int64_t tokens = s->capacity * s->task->sequences;
+    int64_t sequences = s->task->texts > 0 ? s->batch * s->task->sequences : s->capacity;
+    bool labels = s->task->has_label, source = s->task->texts > 1 && !labels;
+    p->tokens = fv_alloc_array(ctx, tokens, sizeof *p->tokens);
+    p->offsets = fv_alloc_array(ctx, sequences + 1, sizeof *p->offsets);
+    p->targets = fv_alloc_array(ctx, labels ? 0 : tokens, sizeof *p->targets);
+    p->labels = fv_alloc_array(ctx, labels ? s->batch : 0, sizeof *p->labels);
+    p->source = fv_alloc_array(ctx, source ? s->capacity : 0, sizeof *p->source);
+    p->source_offsets = fv_alloc_array(ctx, sequences + 1, sizeof *p->source_offsets);
+    bool done = p->tokens != NULL && p->offsets != NULL && p->targets != NULL && p->labels != NULL &&
+                p->source != NULL && p->source_offsets != NULL;
+    return done ? FV_OK : FV_ERR_RESOURCE;
+}
+
 static fv_status open_data(fv_data *data, const fv_config *config, const char *const *files, int64_t count)
 {
     TRY(read_settings(data->ctx, config, &data->settings));
     fv_tokenizer_fill_map(data->settings.tokenizer, &data->map);
     TRY(take_files(data, files, count));
     TRY(check_files(data));
-    data->train_tokens = -1;
-    int64_t capacity = data->settings.capacity;
-    data->packed.tokens = fv_alloc_array(data->ctx, capacity, sizeof *data->packed.tokens);
-    data->targets = fv_alloc_array(data->ctx, capacity, sizeof *data->targets);
-    data->packed.offsets = fv_alloc_array(data->ctx, capacity + 1, sizeof *data->packed.offsets);
-    bool done = data->packed.tokens != NULL && data->targets != NULL && data->packed.offsets != NULL;
-    return done ? FV_OK : FV_ERR_RESOURCE;
+    data->train_tokens = data->train_records = -1;
+    return allocate(data);
 }
 
 fv_status fv_data_open(fv_data **out, fv_context *ctx, const fv_config *config, const char *const *files,
@@ -143,7 +162,10 @@ void fv_data_close(fv_data *data)
     fv_free(data->ctx, data->files);
     fv_free(data->ctx, data->packed.tokens);
     fv_free(data->ctx, data->packed.offsets);
-    fv_free(data->ctx, data->targets);
+    fv_free(data->ctx, data->packed.targets);
+    fv_free(data->ctx, data->packed.labels);
+    fv_free(data->ctx, data->packed.source);
+    fv_free(data->ctx, data->packed.source_offsets);
     fv_free(data->ctx, data);
 }
 
@@ -176,13 +198,21 @@ fv_status fv_data_batch(fv_data *data, fv_split split, int64_t index, fv_batch *
         return status;
     }
     fv_packed *packed = &data->packed;
+    const fv_task_row *task = data->settings.task;
     *batch = (fv_batch){.tokens = packed->count,
                         .sequences = packed->sequences,
                         .inputs = packed->tokens,
-                        .targets = data->targets,
-                        .offsets = packed->offsets};
-    if (packed->count > 0)
-        batch->predicted = data->settings.task->apply(&data->settings, split, index, packed->offsets,
-                                                      packed->sequences, packed->tokens, data->targets);
+                        .targets = task->has_label ? NULL : packed->targets,
+                        .offsets = packed->offsets,
+                        .predicted = packed->predicted,
+                        .labels = task->has_label ? packed->labels : NULL};
+    if (task->texts > 1 && !task->has_label) {
+        batch->source_tokens = packed->source_count;
+        batch->source = packed->source;
+        batch->source_offsets = packed->source_offsets;
+    }
+    if (packed->count > 0 && task->apply != NULL)
+        batch->predicted = task->apply(&data->settings, split, index, packed->offsets, packed->sequences,
+                                       packed->tokens, packed->targets);
     return FV_OK;
 }

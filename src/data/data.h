@@ -39,6 +39,7 @@ fv_status fv_source_fail(const fv_source *source, const char *format, ...) FV_PR
 
 typedef struct fv_reader_row {
     fv_reader_kind kind;
+    bool columns;     /* a record is a line of columns, for tasks that read them */
     bool by_position; /* splits go by the record's place in the file, not by what it says */
     fv_status (*begin)(fv_reader *reader); /* reads up to the first record, checks the format */
     fv_status (*next)(fv_reader *reader, fv_record *record, int *more);
@@ -56,7 +57,7 @@ struct fv_reader {
     char name[FV_RECORD_NAME];
 };
 
-extern const fv_reader_row fv_reader_fasta, fv_reader_bytes;
+extern const fv_reader_row fv_reader_fasta, fv_reader_bytes, fv_reader_tsv;
 const fv_reader_row *fv_reader_row_find(const char *name); /* NULL: unknown */
 /* Room for `more` letters behind reader->length. */
 fv_status fv_reader_reserve(fv_reader *reader, int64_t more);
@@ -88,6 +89,7 @@ typedef struct fv_data_settings {
     const fv_task_row *task;
     uint64_t seed;
     int64_t length, batch, capacity; /* capacity = batch * length tokens */
+    int64_t labels;
     double valid_fraction, test_fraction;
     double mask_rate, mask_symbol_share, mask_random_share;
     int64_t shuffle_buffer;
@@ -98,7 +100,14 @@ typedef struct fv_data_settings {
 typedef struct fv_sequence {
     uint8_t *ids;
     int64_t length;
+    int64_t first; /* ids of the first text; a second one follows */
+    int32_t label; /* -1: none */
 } fv_sequence;
+
+/* The ids and the label of a record, as the task reads it. sequence->ids, of *capacity bytes, is replaced by a
+ * larger block when it is too small (ids NULL: none yet). Adds to *foreign the letters outside the alphabet. */
+fv_status fv_data_encode(const fv_data *data, const fv_reader *reader, const fv_record *record,
+                         fv_sequence *sequence, int64_t *capacity, int64_t *foreign);
 
 typedef struct fv_feed {
     fv_data *data;
@@ -139,6 +148,9 @@ typedef struct fv_packed {
     int32_t *tokens;  /* [capacity] */
     int64_t *offsets; /* [capacity + 1] */
     int64_t count, sequences;
+    /* Of tasks that read columns: */
+    int32_t *targets, *labels, *source;
+    int64_t *source_offsets, source_count, predicted;
 } fv_packed;
 
 struct fv_packing_row {
@@ -148,16 +160,35 @@ struct fv_packing_row {
     fv_status (*next)(fv_data *data, fv_packer *packer, fv_packed *packed);
 };
 const fv_packing_row *fv_packing_find(const char *name); /* NULL: unknown */
+extern const fv_packing_row fv_packing_records;          /* of tasks that read columns */
 
 /* ---- tasks -------------------------------------------------------------------------------------------- */
 
 struct fv_task_row {
     const char *name;
+    /* Tasks that read columns: a label perhaps, then texts; 0: any letters, packed as the setting says. */
+    int texts;
+    bool has_label;
+    const char *columns; /* "a label and a text" */
+    /* Adds a record to the batch: its sequences, and labels or targets with their number. */
+    void (*lay_out)(const fv_data *data, const fv_sequence *record, fv_packed *packed);
+    int64_t sequences; /* a record */
+    /* Tasks that do not: */
     /* inputs hold the tokens; the task changes them in place and fills targets. Returns how many are >= 0. */
     int64_t (*apply)(const fv_data_settings *settings, fv_split split, int64_t index, const int64_t *offsets,
                      int64_t sequences, int32_t *inputs, int32_t *targets);
 };
 const fv_task_row *fv_task_find(const char *name); /* NULL: unknown */
+/* FV_ERR_USAGE unless the reader gives what the task reads. */
+fv_status fv_task_check(fv_context *ctx, const fv_config *config);
+/* The largest batch of the settings, about. */
+typedef struct fv_batch_bounds {
+    int64_t tokens, sequences, predicted; /* with an encoder-decoder, tokens on either side */
+} fv_batch_bounds;
+fv_status fv_task_bounds(fv_context *ctx, const fv_config *config, fv_batch_bounds *bounds);
+void fv_records_classify(const fv_data *data, const fv_sequence *record, fv_packed *packed);
+void fv_records_match(const fv_data *data, const fv_sequence *record, fv_packed *packed);
+void fv_records_translate(const fv_data *data, const fv_sequence *record, fv_packed *packed);
 
 /* ---- the data set ------------------------------------------------------------------------------------- */
 
@@ -168,9 +199,9 @@ struct fv_data {
     char **files;
     int64_t file_count;
     fv_packer packers[FV_SPLIT_ALL + 1];
-    int64_t train_tokens; /* of an epoch, ends included; -1: not counted yet */
+    int64_t train_tokens;  /* of an epoch, ends included; -1: not counted yet */
+    int64_t train_records; /* of an epoch; -1: not counted yet */
     fv_packed packed;
-    int32_t *targets;
 };
 
 /* The split of the record `reader` gave last, with these ids. */

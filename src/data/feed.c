@@ -47,24 +47,6 @@ static fv_status next_record(fv_feed *feed, fv_record *record, int *more)
     }
 }
 
-static fv_status encode(fv_feed *feed, const fv_record *record)
-{
-    const fv_tokenizer_map *map = &feed->data->map;
-    if (record->length > feed->record_capacity) {
-        fv_context *ctx = feed->data->ctx;
-        fv_free(ctx, feed->record.ids);
-        feed->record_capacity = 0;
-        feed->record.ids = fv_alloc(ctx, (size_t)record->length + (size_t)record->length / 2);
-        if (feed->record.ids == NULL)
-            return FV_ERR_RESOURCE;
-        feed->record_capacity = record->length + record->length / 2;
-    }
-    feed->record.length = record->length;
-    for (int64_t i = 0; i < record->length; i++)
-        feed->record.ids[i] = map->ids[(unsigned char)record->sequence[i]];
-    return FV_OK;
-}
-
 /* Reads on to the split's next record, which is then in feed->record. */
 static fv_status next_of_split(fv_feed *feed, int *more)
 {
@@ -74,9 +56,10 @@ static fv_status next_of_split(fv_feed *feed, int *more)
         TRY(next_record(feed, &record, more));
         if (!*more)
             return FV_OK;
-        if (record.length == 0)
+        int64_t foreign = 0;
+        TRY(fv_data_encode(data, feed->reader, &record, &feed->record, &feed->record_capacity, &foreign));
+        if (feed->record.length == 0)
             continue;
-        TRY(encode(feed, &record));
         if (feed->split == FV_SPLIT_ALL || feed->split == fv_data_split(data, feed->reader, &feed->record))
             return FV_OK;
     }
@@ -120,7 +103,8 @@ static fv_status fill_pool(fv_feed *feed)
         if (!more)
             break;
         TRY(reserve_pool(feed));
-        fv_sequence copy = {fv_alloc(data->ctx, (size_t)feed->record.length), feed->record.length};
+        fv_sequence copy = feed->record;
+        copy.ids = fv_alloc(data->ctx, (size_t)copy.length);
         if (copy.ids == NULL)
             return FV_ERR_RESOURCE;
         memcpy(copy.ids, feed->record.ids, (size_t)copy.length);

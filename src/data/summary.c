@@ -115,34 +115,11 @@ typedef struct scan {
     double started, reported;
 } scan;
 
-static fv_status encode(scan *s, const fv_record *record)
-{
-    fv_context *ctx = s->data->ctx;
-    if (record->length > s->capacity) {
-        fv_free(ctx, s->ids.ids);
-        s->capacity = 0;
-        s->ids.ids = fv_alloc(ctx, (size_t)record->length * 2);
-        if (s->ids.ids == NULL)
-            return FV_ERR_RESOURCE;
-        s->capacity = record->length * 2;
-    }
-    const fv_tokenizer_map *map = &s->data->map;
-    int64_t foreign = 0;
-    for (int64_t i = 0; i < record->length; i++) {
-        unsigned char byte = (unsigned char)record->sequence[i];
-        s->ids.ids[i] = map->ids[byte];
-        foreign += map->foreign[byte];
-    }
-    s->ids.length = record->length;
-    s->summary->unknown += foreign;
-    return FV_OK;
-}
-
 /* Two tables, so that a run of one letter does not wait for its own last increment. */
-static void count_ids(scan *s)
+static void count_ids(scan *s, int64_t begin)
 {
     const uint8_t *ids = s->ids.ids;
-    int64_t i = 0;
+    int64_t i = begin;
     for (; i + 1 < s->ids.length; i += 2) {
         s->counts[0][ids[i]]++;
         s->counts[1][ids[i + 1]]++;
@@ -151,25 +128,36 @@ static void count_ids(scan *s)
         s->counts[0][ids[i]]++;
 }
 
+/* What is predicted of a record: its label, its second text, or all its letters. */
+static void count_targets(scan *s)
+{
+    const fv_task_row *task = s->data->settings.task;
+    if (task->has_label)
+        s->summary->counts[s->ids.label]++;
+    else
+        count_ids(s, task->texts > 1 ? s->ids.first : 0);
+}
+
 static fv_status add_record(scan *s, const fv_reader *reader, const fv_record *record)
 {
     fv_data_summary *sum = s->summary;
     sum->records++;
     TRY(add_name(&s->names, record->name, &sum->duplicate_names));
-    if (record->length == 0) {
+    TRY(fv_data_encode(s->data, reader, record, &s->ids, &s->capacity, &sum->unknown));
+    int64_t length = s->ids.length;
+    if (length == 0) {
         sum->empty_records++;
         return FV_OK;
     }
-    TRY(encode(s, record));
     fv_split split = fv_data_split(s->data, reader, &s->ids);
-    sum->tokens += record->length;
-    sum->min_length = sum->min_length == 0 ? record->length : FV_MIN(sum->min_length, record->length);
-    sum->max_length = FV_MAX(sum->max_length, record->length);
+    sum->tokens += length;
+    sum->min_length = sum->min_length == 0 ? length : FV_MIN(sum->min_length, length);
+    sum->max_length = FV_MAX(sum->max_length, length);
     sum->split_records[split]++;
-    sum->split_tokens[split] += record->length;
-    s->histogram[bucket_of(record->length)]++;
+    sum->split_tokens[split] += length;
+    s->histogram[bucket_of(length)]++;
     if (split == FV_SPLIT_TRAIN)
-        count_ids(s);
+        count_targets(s);
     return FV_OK;
 }
 
@@ -243,9 +231,10 @@ static void finish(const scan *s)
     fv_data_summary *sum = s->summary;
     int64_t filled = sum->records - sum->empty_records;
     for (int id = 0; id < 256; id++)
-        sum->counts[id] = s->counts[0][id] + s->counts[1][id];
+        sum->counts[id] += s->counts[0][id] + s->counts[1][id];
     sum->mean_length = (double)sum->tokens / (double)filled;
     sum->median_length = median_of(s->histogram, filled);
+    s->data->train_records = sum->split_records[FV_SPLIT_TRAIN];
     s->data->train_tokens = sum->split_tokens[FV_SPLIT_TRAIN] + sum->split_records[FV_SPLIT_TRAIN];
 }
 

@@ -2,7 +2,7 @@
 #include "data/data.h"
 #include <string.h>
 
-static const fv_reader_row *const readers[] = {&fv_reader_fasta, &fv_reader_bytes};
+static const fv_reader_row *const readers[] = {&fv_reader_fasta, &fv_reader_bytes, &fv_reader_tsv};
 
 int fv_reader_kind_count(void)
 {

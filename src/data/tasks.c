@@ -1,5 +1,7 @@
 /* tasks.c: what is predicted.
  *
+ * Tasks that read columns (classify, match, translate) lay their records out themselves: records.c.
+ *
  * lm: the input of a sequence is its tokens shifted right behind `begin`, the target at each place the token
  * itself: every token is predicted from those before it.
  *
@@ -9,6 +11,7 @@
  * batch with letters has a target. Numbers depend on (seed, split, index of the batch, place) only.
  */
 #include "data/data.h"
+#include <math.h>
 #include <string.h>
 
 static int64_t apply_lm(const fv_data_settings *settings, fv_split split, int64_t index,
@@ -68,7 +71,71 @@ static int64_t apply_mlm(const fv_data_settings *settings, fv_split split, int64
     return predicted > 0 ? predicted : mask_one(settings, &random, count, inputs, targets);
 }
 
-static const fv_task_row tasks[] = {{"mlm", apply_mlm}, {"lm", apply_lm}};
+static const fv_task_row tasks[] = {
+    {.name = "mlm", .sequences = 1, .apply = apply_mlm},
+    {.name = "lm", .sequences = 1, .apply = apply_lm},
+    {.name = "classify",
+     .texts = 1,
+     .has_label = true,
+     .columns = "a label and a text",
+     .lay_out = fv_records_classify,
+     .sequences = 1},
+    {.name = "match",
+     .texts = 2,
+     .has_label = true,
+     .columns = "a label and two texts",
+     .lay_out = fv_records_match,
+     .sequences = 2},
+    {.name = "translate",
+     .texts = 2,
+     .columns = "a text and its translation",
+     .lay_out = fv_records_translate,
+     .sequences = 1},
+};
+
+fv_status fv_task_check(fv_context *ctx, const fv_config *config)
+{
+    const char *name = fv_config_text(config, "task"), *reader = fv_config_text(config, "reader");
+    const fv_task_row *task = fv_task_find(name);
+    const fv_reader_row *row = fv_reader_row_find(reader);
+    if (task == NULL || row == NULL)
+        return fv_fail(ctx, FV_ERR_INTERNAL, "the settings table names a reader or task that does not exist");
+    if (task->texts > 0 && !row->columns)
+        return fv_fail(ctx, FV_ERR_USAGE,
+                       "reader: %s gives no columns; task %s reads %s, expected reader tsv", reader, name,
+                       task->columns);
+    if (task->texts == 0 && row->columns)
+        return fv_fail(
+            ctx, FV_ERR_USAGE,
+            "reader: %s gives columns; task %s reads whole records, expected task classify, match or "
+            "translate, or another reader",
+            reader, name);
+    return FV_OK;
+}
+
+/* Targets of a batch, at most about: all, or the masked share with five standard deviations to spare. */
+static int64_t masked_targets(const fv_config *config, int64_t tokens)
+{
+    double n = (double)tokens, rate = fv_config_real(config, "mask_rate");
+    return FV_MIN(tokens, (int64_t)ceil(n * rate + 5.0 * sqrt(n * rate)) + 1);
+}
+
+fv_status fv_task_bounds(fv_context *ctx, const fv_config *config, fv_batch_bounds *bounds)
+{
+    const fv_task_row *task = fv_task_find(fv_config_text(config, "task"));
+    int64_t length = fv_config_int(config, "length"), batch = fv_config_int(config, "batch");
+    bool fits = task != NULL && fv_mul(batch, task->sequences, &bounds->sequences) &&
+                fv_mul(bounds->sequences, length, &bounds->tokens) && bounds->tokens <= INT32_MAX;
+    if (!fits)
+        return fv_fail(ctx, FV_ERR_USAGE,
+                       "batch: batch times length is %lld times %lld tokens, more than "
+                       "2^31; lower one of them and raise accumulate",
+                       (long long)batch, (long long)length);
+    bounds->predicted = task->has_label            ? batch
+                        : task->apply == apply_mlm ? masked_targets(config, bounds->tokens)
+                                                   : bounds->tokens;
+    return FV_OK;
+}
 
 const fv_task_row *fv_task_find(const char *name)
 {

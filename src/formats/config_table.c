@@ -76,10 +76,10 @@ static const fv_config_key keys[] = {
     {"attention.redraw", MODEL, INT, 0, EXACT, NULL, "1000", "steps between new projections while training; 0: never"},
     {"attention.projection_seed", MODEL, INT, 0, EXACT, NULL, "0", "seed of the projections"},
 
-    {"task", TRAIN, TEXT, 0, 0, "mlm|lm", "mlm", "what is predicted: masked tokens (mlm) or the next token (lm)"},
-    {"reader", TRAIN, TEXT, 0, 0, "fasta|bytes", "fasta", "format of the data files"},
+    {"task", TRAIN, TEXT, 0, 0, "mlm|lm|classify|match|translate", "mlm", "what is predicted: masked tokens, the next token, a label a text, a label two texts, or a text from another"},
+    {"reader", TRAIN, TEXT, 0, 0, "fasta|bytes|tsv", "fasta", "format of the data files"},
     {"length", TRAIN, INT, 1, COUNT, NULL, "512", "tokens a window, and the longest sequence"},
-    {"batch", TRAIN, INT, 1, COUNT, NULL, "8", "windows a batch: a batch holds batch x length tokens"},
+    {"batch", TRAIN, INT, 1, COUNT, NULL, "8", "windows a batch: a batch holds batch x length tokens; of classify, match and translate: records"},
     {"packing", TRAIN, TEXT, 0, 0, "concat|sequences", "concat", "join all sequences and cut windows, or pack whole sequences"},
     {"steps", TRAIN, INT, 0, EXACT, NULL, "1000", "optimizer steps"},
     {"accumulate", TRAIN, INT, 1, COUNT, NULL, "1", "batches whose gradients are summed for one step"},

@@ -37,7 +37,6 @@ fv_status fv_evaluate_split(fv_context *ctx, fv_model *model, fv_data *data, fv_
                             const fv_observer *observer, const int64_t *counts, fv_sums *sums,
                             fv_sums *empirical)
 {
-    const fv_tokenizer *tokenizer = fv_model_tokenizer(model);
     reporter r = {observer, fv_now(), fv_now()};
     for (int64_t i = 0; limit == 0 || i < limit; i++) {
         fv_batch batch;
@@ -47,8 +46,10 @@ fv_status fv_evaluate_split(fv_context *ctx, fv_model *model, fv_data *data, fv_
         TRY(fv_model_evaluate(model, &batch, &sums->loss, &sums->correct));
         sums->tokens += batch.predicted;
         sums->seen += batch.tokens;
+        int64_t classes = batch.labels != NULL ? fv_config_int(fv_model_config(model), "num_labels")
+                                               : fv_model_tokenizer(model)->letters;
         if (counts != NULL)
-            fv_empirical_add(tokenizer, counts, &batch, &empirical->tokens, &empirical->loss,
+            fv_empirical_add((int32_t)classes, counts, &batch, &empirical->tokens, &empirical->loss,
                              &empirical->correct);
         report(&r, i + 1, limit, sums);
         if (i + 1 != limit && asked_to_stop(observer))

@@ -4,6 +4,7 @@
  * one pass over the data. The first checkpoint is written before the first step.
  */
 #include "train/run.h"
+#include "data/data.h"
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
@@ -81,26 +82,6 @@ static void read_settings(fv_run *run)
 
 /* ---- the model and its memory ------------------------------------------------------------------------- */
 
-/* Targets of a batch, at most about: all, or the masked share with five standard deviations to spare. */
-static int64_t predicted_targets(const fv_config *config, int64_t tokens)
-{
-    if (strcmp(fv_config_text(config, "task"), "lm") == 0)
-        return tokens;
-    double n = (double)tokens, rate = fv_config_real(config, "mask_rate");
-    return FV_MIN(tokens, (int64_t)ceil(n * rate + 5.0 * sqrt(n * rate)) + 1);
-}
-
-static fv_status batch_shape(const fv_run *run, int64_t *tokens, int64_t *length)
-{
-    *length = fv_config_int(run->config, "length");
-    if (!fv_mul(*length, fv_config_int(run->config, "batch"), tokens) || *tokens > INT32_MAX)
-        return fv_fail(run->ctx, FV_ERR_USAGE,
-                       "batch: batch times length is %lld times %lld tokens, more than "
-                       "2^31; lower one of them and raise accumulate",
-                       (long long)fv_config_int(run->config, "batch"), (long long)*length);
-    return FV_OK;
-}
-
 static fv_status refuse_memory(const fv_run *run)
 {
     return fv_fail(
@@ -122,28 +103,28 @@ static fv_status measure_peak(fv_run *run)
 
 static fv_status open_model(fv_run *run)
 {
-    int64_t tokens, length;
-    TRY(batch_shape(run, &tokens, &length));
+    fv_batch_bounds most;
+    TRY(fv_task_bounds(run->ctx, run->config, &most));
     run->plan.available_bytes = fv_available_memory();
     if (run->resumed)
         TRY(fv_model_load(&run->model, run->ctx, run->directory, 0));
     else
         TRY(fv_model_build(&run->model, run->ctx, run->config));
-    int64_t predicted = predicted_targets(run->config, tokens);
-    TRY(fv_model_measure(run->model, tokens, length, predicted, &run->plan.cost));
+    TRY(fv_model_measure(run->model, most.tokens, fv_config_int(run->config, "length"), most.predicted,
+                         &run->plan.cost));
     if (run->plan.cost.bytes > run->plan.available_bytes)
         return refuse_memory(run);
     if (!run->resumed)
         TRY(fv_model_start(run->model, run->seed));
     TRY(measure_peak(run));
-    TRY(fv_model_prepare(run->model, tokens, fv_config_int(run->config, "batch"), predicted, true));
+    TRY(fv_model_prepare(run->model, most.tokens, most.sequences, most.predicted, true));
     TRY(fv_optimizer_create(&run->optimizer, run->ctx, run->model, run->config));
     fv_optimizer_clear(run->optimizer);
     if (run->resumed)
         TRY(fv_checkpoint_read_moments(run->ctx, run->directory, run->model, run->optimizer));
     run->plan.first_step = run->state.step;
     run->plan.steps = run->steps;
-    run->plan.tokens_per_step = tokens * run->accumulate;
+    run->plan.tokens_per_step = most.tokens * run->accumulate;
     run->plan.cost.flop_forward *= (double)run->accumulate;
     run->plan.cost.flop_step *= (double)run->accumulate;
     run->plan.config = run->config;

@@ -4,6 +4,7 @@
  * that only say how long and how often (`steering`) may change. A key that is not given keeps the run's
  * value: `--resume` needs no repetition. With schedule = cosine other `steps` stretch the schedule from here.
  */
+#include "data/data.h"
 #include "train/internal.h"
 #include <stdio.h>
 #include <string.h>
@@ -44,15 +45,54 @@ static fv_status complete_tokenizer(fv_context *ctx, fv_config *config)
     return FV_OK;
 }
 
+/* What a task asks of the model. */
+static const struct task_model {
+    const char *task, *is_decoder, *is_encoder_decoder, *head;
+} task_models[] = {
+    {"mlm", "false", "false", "lm"},
+    {"lm", "true", "false", "lm"},
+    {"classify", "false", "false", "classification"},
+    {"match", "false", "false", "pair"},
+    {"translate", "false", "true", "lm"},
+};
+
+static const struct task_model *model_of(const char *task)
+{
+    int i = 0;
+    while (i < FV_COUNT(task_models) - 1 && strcmp(task_models[i].task, task) != 0)
+        i++;
+    return &task_models[i];
+}
+
+/* Sets a key that follows from the task. A value that was given and asks for something else is refused; but
+ * "false" asks for nothing. */
+static fv_status follow_task(fv_context *ctx, fv_config *config, const char *key, const char *value)
+{
+    bool text = strcmp(key, "head") == 0;
+    const char *given = text ? fv_config_text(config, key) : fv_config_bool(config, key) ? "true" : "false";
+    if (fv_config_is_set(config, key) && strcmp(given, value) != 0 && strcmp(given, "false") != 0)
+        return fv_fail(ctx, FV_ERR_USAGE, "%s: %s does not fit task %s, expected %s or another task", key,
+                       given, fv_config_text(config, "task"), value);
+    return fv_config_set(config, key, value);
+}
+
 static fv_status complete(fv_context *ctx, fv_config *config)
 {
+    const struct task_model *model = model_of(fv_config_text(config, "task"));
     TRY(complete_tokenizer(ctx, config));
-    bool causal = strcmp(fv_config_text(config, "task"), "lm") == 0;
+    TRY(fv_task_check(ctx, config));
+    if (fv_task_find(model->task)->texts > 0 && fv_config_is_set(config, "packing"))
+        return fv_fail(ctx, FV_ERR_USAGE,
+                       "packing: task %s has batches of whole records, expected no packing", model->task);
+    bool causal = strcmp(model->is_decoder, "true") == 0;
     if (!causal && fv_config_bool(config, "is_decoder"))
         return fv_fail(ctx, FV_ERR_USAGE,
-                       "is_decoder: a causal model cannot be trained with task mlm, "
-                       "expected task lm or is_decoder false");
-    TRY(fv_config_set(config, "is_decoder", causal ? "true" : "false"));
+                       "is_decoder: a causal model cannot be trained with task %s, "
+                       "expected task lm or is_decoder false",
+                       model->task);
+    TRY(fv_config_set(config, "is_decoder", model->is_decoder));
+    TRY(follow_task(ctx, config, "is_encoder_decoder", model->is_encoder_decoder));
+    TRY(follow_task(ctx, config, "head", model->head));
     int64_t length = fv_config_int(config, "length");
     if (fv_config_int(config, "max_position_embeddings") == 0)
         TRY(set_int(config, "max_position_embeddings", length));
@@ -110,7 +150,11 @@ static bool is_open(const fv_config *given, const fv_config_key *key)
         if (key->part == FV_CONFIG_MODEL && strcmp(key->fallback, automatic[i]) == 0 &&
             strcmp(value, key->fallback) == 0)
             return true;
-    return strcmp(key->key, "is_decoder") == 0; /* follows from task, which is compared */
+    static const char *const follow[] = {"is_decoder", "is_encoder_decoder", "head"};
+    for (int i = 0; i < FV_COUNT(follow); i++) /* the task, which is compared */
+        if (strcmp(key->key, follow[i]) == 0)
+            return true;
+    return false;
 }
 
 static fv_status merge_key(fv_config *whole, fv_context *ctx, const fv_config *given,

@@ -3,6 +3,7 @@
  * A step is what fv_train does between two batches: forward, loss, backward, norm, clip, AdamW. Letters are
  * drawn at random; mlm predicts every 1/mask_rate-th of them. The peak counts what the context allocates.
  */
+#include "data/data.h"
 #include "train/internal.h"
 #include <math.h>
 #include <stdlib.h>
@@ -25,41 +26,52 @@ static bool is_predicted(int64_t token, double rate)
     return floor((double)(token + 1) * rate) > floor((double)token * rate);
 }
 
-/* Letters and targets of the task. */
+/* Letters and targets or labels of the task. */
 static void fill_batch(bench *b, const fv_tokenizer *tokenizer)
 {
-    bool lm = strcmp(fv_config_text(b->config, "task"), "lm") == 0;
-    double rate = lm ? 1.0 : fv_config_real(b->config, "mask_rate");
+    bool masked = strcmp(fv_config_text(b->config, "task"), "mlm") == 0;
+    double rate = masked ? fv_config_real(b->config, "mask_rate") : 1.0;
+    uint64_t labels = (uint64_t)fv_config_int(b->config, "num_labels");
     fv_random random = fv_random_make((uint64_t)fv_config_int(b->config, "seed"), FV_RANDOM_BENCH, 0, 0);
     for (int64_t i = 0; i < b->batch.tokens; i++) {
         int32_t letter = (int32_t)fv_random_below(&random, (uint64_t)tokenizer->letters);
         bool predicted = is_predicted(i, rate);
-        b->inputs[i] = predicted && !lm ? tokenizer->mask : letter;
+        b->inputs[i] = predicted && masked ? tokenizer->mask : letter;
         b->targets[i] = predicted ? letter : -1;
         b->batch.predicted += predicted;
     }
     int64_t length = b->batch.tokens / b->batch.sequences;
     for (int64_t s = 0; s <= b->batch.sequences; s++)
         b->offsets[s] = s * length;
+    if (strcmp(fv_config_text(b->config, "head"), "lm") == 0)
+        return;
+    b->batch.predicted = fv_config_int(b->config, "batch");
+    for (int64_t i = 0; i < b->batch.predicted; i++)
+        b->targets[i] = (int32_t)fv_random_below(&random, labels);
+    b->batch.labels = b->targets;
 }
 
 static fv_status make_batch(bench *b, int repeat)
 {
-    int64_t tokens, batch = fv_config_int(b->config, "batch");
-    if (!fv_mul(batch, fv_config_int(b->config, "length"), &tokens) || tokens > INT32_MAX)
-        return fv_fail(b->ctx, FV_ERR_USAGE, "batch: batch times length is more than 2^31 tokens");
-    b->inputs = fv_alloc_array(b->ctx, tokens, sizeof *b->inputs);
-    b->targets = fv_alloc_array(b->ctx, tokens, sizeof *b->targets);
-    b->offsets = fv_alloc_array(b->ctx, batch + 1, sizeof *b->offsets);
+    fv_batch_bounds most;
+    TRY(fv_task_bounds(b->ctx, b->config, &most));
+    b->inputs = fv_alloc_array(b->ctx, most.tokens, sizeof *b->inputs);
+    b->targets = fv_alloc_array(b->ctx, most.tokens, sizeof *b->targets);
+    b->offsets = fv_alloc_array(b->ctx, most.sequences + 1, sizeof *b->offsets);
     b->seconds = fv_alloc_array(b->ctx, repeat, sizeof *b->seconds);
     if (b->inputs == NULL || b->targets == NULL || b->offsets == NULL || b->seconds == NULL)
         return FV_ERR_RESOURCE;
-    b->batch = (fv_batch){.tokens = tokens,
-                          .sequences = batch,
+    b->batch = (fv_batch){.tokens = most.tokens,
+                          .sequences = most.sequences,
                           .inputs = b->inputs,
                           .targets = b->targets,
                           .offsets = b->offsets};
     fill_batch(b, fv_model_tokenizer(b->model));
+    if (fv_config_bool(b->config, "is_encoder_decoder")) {
+        b->batch.source_tokens = most.tokens;
+        b->batch.source = b->inputs;
+        b->batch.source_offsets = b->offsets;
+    }
     return FV_OK;
 }
 
@@ -114,9 +126,22 @@ static fv_status time_steps(bench *b, int repeat, fv_step_timing *timing)
     return FV_OK;
 }
 
+/* Synthetic tokens come from no file: a task that reads columns gets their reader. */
+static fv_status complete_settings(bench *b, const fv_config *given)
+{
+    fv_config *config;
+    const fv_task_row *task = fv_task_find(fv_config_text(given, "task"));
+    TRY(fv_config_copy(&config, given));
+    fv_status status = task != NULL && task->texts > 0 ? fv_config_set(config, "reader", "tsv") : FV_OK;
+    if (status == FV_OK)
+        status = fv_settings_complete(&b->config, b->ctx, config);
+    fv_config_destroy(config);
+    return status;
+}
+
 static fv_status run(bench *b, const fv_config *config, int repeat, fv_step_timing *timing)
 {
-    TRY(fv_settings_complete(&b->config, b->ctx, config));
+    TRY(complete_settings(b, config));
     TRY(fv_schedule_make(&b->schedule, b->ctx, b->config));
     TRY(fv_model_build(&b->model, b->ctx, b->config));
     TRY(make_batch(b, repeat));

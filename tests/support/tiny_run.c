@@ -35,6 +35,48 @@ const char *tiny_proteins(void)
     return scratch_text("proteins.fasta", text);
 }
 
+/* 3 to 12 letters a to d. */
+static void make_word(char *word, uint32_t *random)
+{
+    *random = *random * 1664525u + 1013904223u;
+    int length = 3 + (int)(*random >> 28) * 10 / 16;
+    for (int i = 0; i < length; i++) {
+        *random = *random * 1664525u + 1013904223u;
+        word[i] = (char)('a' + (*random >> 30));
+    }
+    word[length] = '\0';
+}
+
+void tiny_columns(void)
+{
+    static char texts[3][8192];
+    uint32_t random = 3;
+    memset(texts, 0, sizeof texts);
+    for (int i = 0; i < 60; i++) {
+        char a[16], b[16], upper[16] = "";
+        make_word(a, &random);
+        make_word(b, &random);
+        for (size_t k = 0; k < strlen(a); k++)
+            upper[k] = (char)(a[k] - 'a' + 'A');
+        sprintf(texts[0] + strlen(texts[0]), "%d\t%s\n", a[0] > 'b', a);
+        sprintf(texts[1] + strlen(texts[1]), "%d\t%s\t%s\n", i % 2, a, i % 2 ? a : b);
+        sprintf(texts[2] + strlen(texts[2]), "%s\t%s\n", a, upper);
+    }
+    scratch_text("classify.tsv", texts[0]);
+    scratch_text("match.tsv", texts[1]);
+    scratch_text("translate.tsv", texts[2]);
+}
+
+/* The file that a task reads. */
+static const char *data_file(const fv_config *config)
+{
+    static char name[64];
+    const char *task = fv_config_text(config, "task");
+    int columns = strcmp(fv_config_text(config, "reader"), "tsv") == 0;
+    snprintf(name, sizeof name, "%s%s", columns ? task : "proteins", columns ? ".tsv" : ".fasta");
+    return name;
+}
+
 /* ---- settings ------------------------------------------------------------------------------------ */
 
 void tiny_set(fv_config *config, const char *key, const char *value)
@@ -84,7 +126,7 @@ static fv_status train(fv_context *ctx, const fv_config *config, const char *nam
 {
     char directory[4096], file[4096];
     snprintf(directory, sizeof directory, "%s", scratch_path(name));
-    snprintf(file, sizeof file, "%s", scratch_path("proteins.fasta"));
+    snprintf(file, sizeof file, "%s", scratch_path(data_file(config)));
     const char *files[] = {file};
     fv_train_options options;
     fv_train_options_init(&options);

@@ -8,12 +8,16 @@
 /* Writes 60 proteins of 20 to 80 letters with a simple grammar into the scratch directory. */
 const char *tiny_proteins(void);
 
+/* Writes classify.tsv, match.tsv and translate.tsv into the scratch directory: 60 records each. */
+void tiny_columns(void);
+
 /* Settings of a model of 16 channels and 2 layers (features and dropout included) that trains lm on 2 x 32
  * tokens a step; then key, value, ..., NULL. */
 fv_config *tiny_run_config(fv_context *ctx, ...);
 void tiny_set(fv_config *config, const char *key, const char *value);
 
-/* fv_train on the proteins (proteins.fasta in the scratch directory) into scratch directory `name`. */
+/* fv_train on the proteins (proteins.fasta in the scratch directory), or with a task that reads columns on the
+ * file of its name, into scratch directory `name`. */
 fv_status tiny_train(fv_context *ctx, const fv_config *config, const char *name, int resume,
                      fv_train_result *result);
 /* The same, asked to stop after `steps` steps of this call. */
