@@ -401,6 +401,7 @@ const approx_column approx_columns[] = {
     {"error_own_kernel", "own kernel", 10},
     {"variance_measured", "variance", 9},
     {"variance_closed_form", "in theory", 9},
+    {"mse_over_positive", "of favor+", 9},
     {"effective_features", "effective", 9},
     {"largest_norm", "max|q+k|^2", 10},
     {NULL, NULL, 0},

@@ -167,8 +167,11 @@ bool approx_targets_softmax(const char *kind);
 void approx_law_of(const fv_attention_info *info, approx_law *law);
 /* x = sqrt(scale) q and y, after ppSBN where the options say so, as the law wants them. */
 approx_pair approx_pair_of(const fv_attention_options *options, const float *q, const float *k);
-/* Sets what a kind measures on the data and one pair cannot tell (psi of favor++). */
+/* Sets what a kind measures on the data, and one pair or a causal call cannot (psi of favor++); the scale is that
+ * of the options. */
 void approx_freeze(fv_attention_options *options, const approx_data *data, int64_t head);
+void approx_freeze_causal(fv_attention_options *options,
+                          const approx_data *data); /* default scale: 1/sqrt(d) */
 
 /* ---- studies ----------------------------------------------------------------------------------------- */
 

@@ -159,8 +159,7 @@ static fv_status check_names(const apply *in)
 
 fv_status approx_data_read(approx *a, approx_data *data, const char *path)
 {
-    apply in = {
-        .ctx = a->ctx, .args = a->args, .path = path, .kind = fv_attention_kind_find("exact")};
+    apply in = {.ctx = a->ctx, .args = a->args, .path = path, .kind = fv_attention_kind_find("exact")};
     fv_status status = apply_read(&in);
     if (status == FV_OK)
         status = check_names(&in);

@@ -96,6 +96,8 @@ static fv_status run_combination(const setting *s, const char *map, fv_projectio
     options.kv_heads = s->data->G, options.value_dim = s->data->dv;
     if (s->both)
         options.ppsbn = s->ppsbn;
+    if (options.causal)
+        approx_freeze_causal(&options, s->data);
     fv_status status = approx_operator_make(&o, a->ctx, &options, &reason);
     approx_row row = {.map = map, .length = s->data->Tq, .dim = s->data->d};
     if (status == FV_OK) {
@@ -160,7 +162,8 @@ static fv_status run_setting(setting *s)
     fv_status status = approx_reference_make(a, &s->exact, s->data, &exact);
     bool without = status == FV_ERR_USAGE && s->both && s->ppsbn;
     if (without) {
-        approx_leave_out(a, "ppsbn", NULL);
+        if (a->left_out == 0)
+            approx_leave_out(a, "ppsbn", NULL);
         status = FV_OK;
     }
     if (status == FV_OK)

@@ -148,6 +148,36 @@ static fv_status run_width(approx *a, int64_t d, float *q, float *k)
     return FV_OK;
 }
 
+/* Its own mean squared error: theory where there is one. */
+static double squared_error(const json_t *row)
+{
+    const json_t *closed = json_object_get(row, "mse_closed_form");
+    return json_number_value(json_is_number(closed) ? closed : json_object_get(row, "mse_measured"));
+}
+
+static bool is_peer(const json_t *row, const json_t *other)
+{
+    static const char *const keys[] = {"projection", "features", "dim", "angle", "norm"};
+    for (int i = 0; i < CLI_COUNT(keys); i++)
+        if (!json_equal(json_object_get(row, keys[i]), json_object_get(other, keys[i])))
+            return false;
+    return strcmp(json_string_value(json_object_get(other, "map")), "favor+") == 0;
+}
+
+/* The figure of the paper: every error over that of positive features with the same projections. */
+static void add_ratios(approx *a)
+{
+    size_t i, j;
+    json_t *row, *other;
+    json_array_foreach(a->results, i, row)
+    {
+        double ratio = (double)NAN;
+        json_array_foreach(a->results, j, other) if (is_peer(row, other)) ratio =
+            squared_error(row) / squared_error(other);
+        json_object_set_new(row, "mse_over_positive", cli_json_real(ratio));
+    }
+}
+
 fv_status approx_study_kernel(approx *a)
 {
     a->total = (int64_t)a->dims.count * a->map_count * a->projection_count * a->features.count;
@@ -160,5 +190,6 @@ fv_status approx_study_kernel(approx *a)
         fv_free(a->ctx, q);
         fv_free(a->ctx, k);
     }
+    add_ratios(a);
     return status;
 }

@@ -150,7 +150,8 @@ approx_pair approx_pair_of(const fv_attention_options *o, const float *q, const 
 void approx_freeze(fv_attention_options *o, const approx_data *data, int64_t head)
 {
     int row = find(o->kind);
-    if (row < 0 || known[row].family != APPROX_OPRF || o->psi >= 0)
+    bool measures = strcmp(o->kind, "favor#") == 0 || (row >= 0 && known[row].family == APPROX_OPRF);
+    if (!measures || o->psi >= 0)
         return;
     double sum = 0, count = 0;
     int64_t d = data->d, first_head = head >= 0 ? head : 0, last_head = head >= 0 ? head + 1 : data->H;
@@ -167,4 +168,12 @@ void approx_freeze(fv_attention_options *o, const approx_data *data, int64_t hea
             }
         }
     o->psi = count > 0 ? sum / count : 0;
+}
+
+void approx_freeze_causal(fv_attention_options *o, const approx_data *data)
+{
+    fv_attention_options scaled = *o;
+    scaled.scale = o->scale > 0 ? o->scale : 1 / sqrt((double)o->dim);
+    approx_freeze(&scaled, data, -1);
+    o->psi = scaled.psi;
 }

@@ -413,6 +413,8 @@ static fv_status run_map(model_study *s, const char *map, fv_projection projecti
     options.kv_heads = s->data.G;
     if (fv_attention_kind_find(map)->generalized || !approx_targets_softmax(map))
         options.scale = 0; /* its own */
+    if (options.causal)
+        approx_freeze_causal(&options, &s->data);
     CLI_TRY(measure_effective(s, &options));
     for (int f = 0; f < a->features.count; f++) {
         approx_operator o;

@@ -60,14 +60,16 @@ static const page pages[] = {
      "Error of the kernel over angle and length",
      "Mean squared error of the estimate of exp(x.y) for |x| = |y| = norm, against the angle between x and y "
      "in radians: dots are measured, dashed lines are theory. Positive features are exact for opposite "
-     "vectors, trigonometric ones for equal vectors.",
+     "vectors, trigonometric ones for equal vectors; the ratio to favor+ with the same projections is from "
+     "theory where that is known, else measured.",
      "angle",
      "angle",
      REPORT_PLAIN,
      false,
      true,
      {"dim", "features", "norm"},
-     {{"Mean squared error", "mse_measured", NULL, NULL, "mse_closed_form"}}},
+     {{"Mean squared error", "mse_measured", NULL, NULL, "mse_closed_form"},
+      {"Mean squared error over that of favor+", "mse_over_positive", NULL, NULL, NULL}}},
     {"layers",
      "Error growth over layers",
      "Relative error of the residual stream behind each of a stack of random attention layers, with random "
@@ -201,13 +203,14 @@ static void find_range(const approx *a, const page *p, const json_t *first, doub
 }
 
 static void add_row(report_chart *chart, const approx *a, const page *p, const view *v, const json_t *row,
-                    const char *name)
+                    const char *name, int index)
 {
     double low, high, x = number(row, p->x);
     report_series *series = report_series_of(chart, name);
     bool drawn = number(row, "draws") > 1 || strcmp(string(row, "projection"), "none") != 0;
     if (series == NULL)
         return;
+    series->colour = index;
     find_range(a, p, row, &low, &high);
     if (number(row, v->y) < ROUNDING * pow(number(row, "kernel"), 2))
         return; /* exact but for rounding: no place on a logarithmic axis */
@@ -221,13 +224,12 @@ static void add_row(report_chart *chart, const approx *a, const page *p, const v
     if (v->theory == NULL || !isfinite(number(row, v->theory)) || !drawn)
         return;
     char theory[96];
-    int colour = series->colour;
     snprintf(theory, sizeof theory, "%.50s, theory", name);
     series = report_series_of(chart, theory);
     if (series == NULL)
         return;
-    series->dashed = true;
-    series->colour = colour;
+    series->dashed = series->quiet = true;
+    series->colour = index;
     report_point_add(chart, series, x, number(row, v->theory));
 }
 
@@ -251,7 +253,7 @@ static void add_chart(report_text *t, const approx *a, const page *p, const view
         label name = label_of(a, p, row);
         for (int i = 0; i < count; i++)
             if (is_charted(row) && is_together(p, row, first) && strcmp(labels[i].text, name.text) == 0)
-                add_row(&chart, a, p, v, row, name.text);
+                add_row(&chart, a, p, v, row, name.text, i);
     }
     report_chart_write(t, &chart);
 }
@@ -264,9 +266,9 @@ static void add_group(report_text *t, const approx *a, const page *p, const json
     if (!is_alone(p))
         report_add(t, "<h3>%s</h3>\n<div class=\"charts\">\n", group_of(p, first).text);
     for (int v = 0; v < CLI_COUNT(p->views) && p->views[v].title != NULL; v++) {
-        int most = p->views[v].theory != NULL ? REPORT_SERIES_MAX / 2 : REPORT_SERIES_MAX;
-        for (int at = 0; at < count; at += most)
-            add_chart(t, a, p, &p->views[v], first, labels + at, count - at < most ? count - at : most);
+        for (int at = 0; at < count; at += REPORT_COLOURS)
+            add_chart(t, a, p, &p->views[v], first, labels + at,
+                      count - at < REPORT_COLOURS ? count - at : REPORT_COLOURS);
     }
     report_add(t, "%s", is_alone(p) ? "" : "</div>\n");
 }

@@ -22,7 +22,8 @@ void report_free(report_text *text);
 
 /* ---- charts (report_chart.c) --------------------------------------------------------------------- */
 
-#define REPORT_SERIES_MAX 8
+#define REPORT_COLOURS    8
+#define REPORT_SERIES_MAX 16
 
 typedef enum report_unit { REPORT_PLAIN, REPORT_PERCENT, REPORT_MS, REPORT_BYTES, REPORT_COUNT } report_unit;
 
@@ -32,9 +33,10 @@ typedef struct report_point {
 
 typedef struct report_series {
     char name[64];
-    int colour;  /* 0 .. REPORT_SERIES_MAX-1 */
+    int colour;  /* 0 .. REPORT_COLOURS-1 */
     bool dashed; /* a reference line */
     bool thin;   /* many noisy points: no dots */
+    bool quiet;  /* not in the legend */
     report_point *points;
     int count, capacity;
 } report_series;

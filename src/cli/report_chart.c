@@ -27,7 +27,7 @@ report_series *report_series_of(report_chart *chart, const char *name)
     if (chart->count == REPORT_SERIES_MAX)
         return NULL;
     report_series *series = &chart->series[chart->count];
-    *series = (report_series){.colour = chart->count++};
+    *series = (report_series){.colour = chart->count++ % REPORT_COLOURS};
     snprintf(series->name, sizeof series->name, "%s", name);
     return series;
 }
@@ -196,7 +196,7 @@ static int draw_legend(report_text *t, const report_chart *chart, bool measure)
     int line = 0;
     for (int s = 0; s < chart->count; s++) {
         const report_series *series = &chart->series[s];
-        if (series->count == 0)
+        if (series->count == 0 || series->quiet)
             continue;
         if (at > LEFT && at + legend_width(series) - 18 > WIDTH)
             at = LEFT, line++;

@@ -44,7 +44,7 @@ static void add_baseline(report_chart *chart, const json_t *run, const char *key
     if (series == NULL)
         return;
     series->dashed = true;
-    series->colour = REPORT_SERIES_MAX - 1;
+    series->colour = REPORT_COLOURS - 1;
     report_point_add(chart, series, number(json_array_get(metrics, 0), "step"), level);
     report_point_add(chart, series, number(json_array_get(metrics, count - 1), "step"), level);
 }
