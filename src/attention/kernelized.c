@@ -38,7 +38,7 @@ fv_status fv_kz_check(fv_attention *op)
         return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: gate and decay are not built yet", o->kind);
     if (map->check != NULL)
         TRY(map->check(op->ctx, o));
-    op->m = o->projection == FV_PROJECTION_NONE ? o->dim : o->features;
+    op->m = o->projection == FV_PROJECTION_NONE && !map->own_rows ? o->dim : o->features;
     op->r = map->feature_count(o, op->m);
     return FV_OK;
 }

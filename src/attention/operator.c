@@ -299,7 +299,8 @@ static fv_status check_inputs(const fv_attention *op, int64_t nq, int64_t nk, co
         if (taken && !info.optional && io->input[i] == NULL && (info.role != FV_ROLE_TOKEN || nk > 0))
             return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: %s is missing", o->kind, info.name);
     }
-    return FV_OK;
+    const fv_feature_map *map = op->mechanism->map;
+    return map != NULL && map->validate != NULL ? map->validate(op->ctx, &op->options, io->input) : FV_OK;
 }
 
 static fv_status check_io(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io)

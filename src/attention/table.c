@@ -7,6 +7,7 @@ extern const fv_mechanism fv_mechanism_exact, fv_mechanism_identity, fv_mechanis
     fv_mechanism_strided, fv_mechanism_fixed, fv_mechanism_longformer, fv_mechanism_bigbird;
 
 #define RFA       "Peng et al. 2021, arXiv 2103.02143"
+#define RMF       "Guo et al. 2024, arXiv 2408.11656; Kar and Karnick 2012, arXiv 1201.6530"
 #define PERFORMER "Choromanski et al. 2021, arXiv 2009.14794"
 #define FAVORPP   "Likhosherstov et al. 2022, arXiv 2205.15317"
 #define FAVORS    "Likhosherstov et al. 2023, arXiv 2302.00787"
@@ -42,6 +43,13 @@ static const fv_mechanism kernelized[] = {
     KERNELIZED("rfa", "random Fourier features of unit vectors, learned bandwidth", RFA, fv_map_rfa, 0),
     KERNELIZED("rfa-arccos", "arc-cosine features of unit vectors, learned bandwidth", RFA, fv_map_rfa_arccos,
                0),
+    KERNELIZED("rmf-exp", "random Maclaurin features of exp(t)", RMF, fv_map_rmf_exp, 0),
+    KERNELIZED("rmf-inv", "random Maclaurin features of 1/(1-t), |t| < 1", RMF, fv_map_rmf_inv, 0),
+    KERNELIZED("rmf-logi", "random Maclaurin features of 1 - ln(1-t), |t| < 1", RMF, fv_map_rmf_logi, 0),
+    KERNELIZED("rmf-trigh", "random Maclaurin features of sinh t + cosh t, which is exp(t)", RMF,
+               fv_map_rmf_trigh, 0),
+    KERNELIZED("rmf-sqrt", "random Maclaurin features of 2 - sqrt(1-t), |t| <= 1", RMF, fv_map_rmf_sqrt, 0),
+
 };
 
 static const fv_mechanism *const plain[] = {&fv_mechanism_exact, &fv_mechanism_identity};

@@ -56,20 +56,25 @@ typedef struct fv_rows {
 } fv_rows;
 
 typedef struct fv_feature_map fv_feature_map;
+typedef struct fv_rmf_series fv_rmf_series;
 struct fv_feature_map {
     const char *name;
-    bool generalized;     /* takes epsilon; may go without a projection and does by default */
-    bool unit_scale;      /* default scale 1, else 1/sqrt(d) */
-    bool unprojected;     /* takes no projection at all; m = d */
-    bool exponential;     /* see above */
-    bool coefficients;    /* see above; goes with exponential */
-    bool can_be_negative; /* phi.phi can: default denominator guard sign:1e-3 */
-    bool positions;       /* reads rows->first and rows->longest */
-    uint32_t inputs;      /* 1 << FV_INPUT_x taken beside the projection */
-    uint32_t takes;       /* FV_TAKES_x */
+    bool generalized;            /* takes epsilon; may go without a projection and does by default */
+    bool unit_scale;             /* default scale 1, else 1/sqrt(d) */
+    bool unprojected;            /* takes no projection at all; m = d */
+    bool own_rows;               /* ... but random rows of its own: m = options.features */
+    bool exponential;            /* see above */
+    bool coefficients;           /* see above; goes with exponential */
+    bool can_be_negative;        /* phi.phi can: default denominator guard sign:1e-3 */
+    const fv_rmf_series *series; /* random Maclaurin features: the kernel's power series */
+    bool positions;              /* reads rows->first and rows->longest */
+    uint32_t inputs;             /* 1 << FV_INPUT_x taken beside the projection */
+    uint32_t takes;              /* FV_TAKES_x */
 
     /* Checks and resolves the map's own options; may refuse (FV_ERR_USAGE). NULL: nothing to do. */
     fv_status (*check)(fv_context *ctx, fv_attention_options *options);
+    /* Checks the values of its inputs before anything reads them. NULL: any will do. */
+    fv_status (*validate)(fv_context *ctx, const fv_attention_options *options, const float *const *input);
     /* r from m */
     int64_t (*feature_count)(const fv_attention_options *options, int64_t m);
     /* The factor of phi.phi that stays outside; NULL: 1. */
@@ -139,5 +144,7 @@ extern const fv_feature_map fv_map_favor_hyperbolic, fv_map_favor_regularized,
     fv_map_favor_hybrid;
 extern const fv_feature_map fv_map_favor_plus, fv_map_relu;
 extern const fv_feature_map fv_map_rfa, fv_map_rfa_arccos;
+extern const fv_feature_map fv_map_rmf_exp, fv_map_rmf_inv, fv_map_rmf_logi, fv_map_rmf_trigh,
+    fv_map_rmf_sqrt;
 
 #endif

@@ -29,6 +29,11 @@ static const kind_row rows[] = {
     {"fixed", 1, 1, KIND_CROSS | KIND_PLACES},
     {"longformer", 1, 1, KIND_CROSS | KIND_PLACES},
     {"bigbird", 1, 1, KIND_CROSS | KIND_PLACES},
+    {"rmf-exp", 1, 1, KIND_CROSS | KIND_CANCELS},
+    {"rmf-inv", 1, 1, KIND_CROSS | KIND_CANCELS},
+    {"rmf-logi", 1, 1, KIND_CROSS | KIND_CANCELS},
+    {"rmf-trigh", 1, 1, KIND_CROSS | KIND_CANCELS},
+    {"rmf-sqrt", 1, 1, KIND_CROSS | KIND_CANCELS},
 };
 
 const kind_row *kind_row_of(const char *kind)
@@ -57,9 +62,15 @@ bool kind_runs(int kind, int causal)
 
 void kind_small_options(fv_attention_options *o)
 {
-    o->window = 3, o->stride = 5, o->block = 4, o->random_blocks = 1;
-    o->globals = strcmp(o->kind, "fixed") == 0 ? 1 : 2;
-    o->buckets = 4, o->rounds = 2, o->projected = 3;
+    static const char *const small[][2] = {{"window", "3"},        {"stride", "5"},   {"block", "4"},
+                                           {"random_blocks", "1"}, {"globals", "2"},  {"buckets", "4"},
+                                           {"rounds", "2"},        {"projected", "3"}};
+    const fv_attention_kind *kind = fv_attention_kind_find(o->kind);
+    for (int i = 0; i < FV_COUNT(small); i++)
+        if (fv_attention_kind_takes(kind, small[i][0], NULL))
+            assert_null(fv_attention_options_set(o, small[i][0], small[i][1]));
+    if (strcmp(o->kind, "fixed") == 0)
+        o->globals = 1; /* of a block of four */
     if (strcmp(o->kind, "linformer") == 0)
         o->max_tokens = 2048;
 }

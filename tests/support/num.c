@@ -7,38 +7,6 @@ static double size(num a)
     return fabs(creal(a.v));
 }
 
-num num_input(double value, double direction)
-{
-    return (num){value + (double complex)I * (direction * SPEC_STEP), 0, fabs(direction), 0};
-}
-
-num num_rounded(double value)
-{
-    return (num){value, fabs(value), 0, 0};
-}
-
-num num_add(num a, num b)
-{
-    return (num){a.v + b.v, a.m + b.m, a.t + b.t, a.mt + b.mt};
-}
-
-num num_sub(num a, num b)
-{
-    return (num){a.v - b.v, a.m + b.m, a.t + b.t, a.mt + b.mt};
-}
-
-/* Errors of the factors times the other factor, and the rounding of the product itself. */
-num num_mul(num a, num b)
-{
-    double x = size(a), y = size(b), t = x * b.t + a.t * y;
-    return (num){a.v * b.v, x * b.m + a.m * y + x * y, t, x * b.mt + a.mt * y + a.m * b.t + a.t * b.m + t};
-}
-
-num num_scaled(double factor, num a)
-{
-    return num_mul(num_rounded(factor), a);
-}
-
 /* n/d: m_n/|d| + |n| m_d/d^2. */
 num num_div(num a, num b)
 {

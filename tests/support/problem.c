@@ -360,25 +360,25 @@ static void slope(const problem *p, const spec *s, double *want, double *m)
     free(y);
 }
 
-/* Entries of one gradient with `pad` floats between its rows; *way is the field of the specification that takes
- * the direction. */
+/* One gradient with `pad` floats between its rows; *way is the field of the specification that takes the direction:
+ * the first and the last entry alone (sample > 1), then `sample` times random signs on all entries: sum of +-dx against the
+ * slope, whose magnitude is the sum of the entries'. */
 static void check_one(const problem *p, const spec *s, const double **way, const float *grad, int64_t tokens,
                       int64_t row, int64_t pad, int64_t sample, worst *w)
 {
-    int64_t all = tokens * row, count = FV_MIN(all, sample);
+    int64_t all = tokens * row;
     fv_random random = fv_random_make(1, FV_RANDOM_TEST, 9, (uint32_t)all);
     double *direction = calloc((size_t)all + 1, sizeof *direction);
     *way = direction;
-    for (int64_t n = 0; n < count; n++) {
-        int64_t e = count == all ? n
-                    : n == 0     ? 0
-                    : n == 1     ? all - 1
-                                 : (int64_t)fv_random_below(&random, (uint64_t)all);
-        double want, m;
-        direction[e] = 1;
+    for (int64_t n = sample > 1 ? 0 : 2; n < sample + 2 && all > 0; n++) {
+        double want, m, got = 0;
+        for (int64_t e = 0; e < all; e++) {
+            bool alone = n == 0 ? e == 0 : e == all - 1;
+            direction[e] = n < 2 ? alone : fv_random_u32(&random) >> 31 ? 1 : -1;
+            got += direction[e] * (double)grad[e / row * (row + pad) + e % row];
+        }
         slope(p, s, &want, &m);
-        direction[e] = 0;
-        worst_update(w, (double)grad[e / row * (row + pad) + e % row], want, m, e);
+        worst_update(w, got, want, m, n);
     }
     *way = NULL;
     free(direction);

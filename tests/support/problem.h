@@ -59,7 +59,8 @@ worst problem_check_forward(const problem *p);
 worst problem_check_constant(const problem *p, double value);
 /* Row i of the normalised matrix of head h by the specification, [Tk]. */
 void problem_spec_row(const problem *p, int64_t h, int64_t i, num *row);
-/* Gradients of q, k, v and all inputs against it: every entry when few, else `sample` of each. */
+/* Gradients of q, k, v and all inputs against it: `sample` random directions of each, and two
+ * entries alone when sample > 1. */
 worst problem_check_gradients(const problem *p, int64_t sample);
 /* The sums in a state of the problem's tokens against it. */
 worst problem_check_state(const problem *p, const fv_state_view *view);

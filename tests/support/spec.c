@@ -211,29 +211,32 @@ static void row_of(const spec *s, const num *phi_q, const num *phi_k, int64_t h,
     double shift = -HUGE_VAL;
     for (int64_t j = 0; j < ok[s->layout.sequences]; j++)
         row[j] = num_input(0, 0);
-    for (int64_t t = 0; t < (last - first) * count; t++) {
-        terms[t] = term(s, phi_q, phi_k, h, i, first + t / count, t % count);
-        if (kind->exponential && visible(s, h, n, i, first + t / count))
-            shift = fmax(shift, creal(terms[t].v));
-    }
-    shift = isfinite(shift) ? shift : 0;
-    for (int64_t t = 0; t < (last - first) * count; t++) {
-        if (!visible(s, h, n, i, first + t / count))
-            continue;
-        terms[t].v -= shift;
-        num weight = kind->exponential ? num_exp(terms[t]) : terms[t];
-        if (kind->signs)
-            weight = num_mul(weight, sign(s, phi_q, phi_k, h, i, first + t / count, t % count));
-        row[first + t / count] = num_add(row[first + t / count], weight);
-    }
+    for (int64_t j = first; j < last; j++)
+        for (int64_t f = 0; f < count && visible(s, h, n, i, j); f++) {
+            num *t = &terms[(j - first) * count + f];
+            *t = term(s, phi_q, phi_k, h, i, j, f);
+            shift = fmax(shift, creal(t->v));
+        }
+    shift = kind->exponential && isfinite(shift) ? shift : 0;
     for (int64_t j = first; j < last; j++) {
-        if (spec_has_pair_factor(s) && visible(s, h, n, i, j))
+        if (!visible(s, h, n, i, j))
+            continue;
+        for (int64_t f = 0; f < count; f++) {
+            num t = terms[(j - first) * count + f];
+            t.v -= shift;
+            num weight = kind->exponential ? num_exp(t) : t;
+            if (kind->signs)
+                weight = num_mul(weight, sign(s, phi_q, phi_k, h, i, j, f));
+            row[j] = num_add(row[j], weight);
+        }
+        if (spec_has_pair_factor(s))
             row[j] = num_mul(row[j], spec_pair_factor(s, h, i, j));
         D = num_add(D, row[j]);
     }
     D = guarded(s, D, shift);
     for (int64_t j = first; j < last; j++)
-        row[j] = creal(D.v) != 0 ? num_div(row[j], D) : num_input(0, 0);
+        if (visible(s, h, n, i, j))
+            row[j] = creal(D.v) != 0 ? num_div(row[j], D) : num_input(0, 0);
     free(terms);
 }
 

@@ -15,6 +15,7 @@
 
 #include <complex.h>
 #include <favor/attention.h>
+#include <math.h>
 #include <stdbool.h>
 
 #define SPEC_STEP 1e-100
@@ -24,11 +25,45 @@ typedef struct num {
     double m, t, mt;
 } num;
 
-num num_input(double value, double direction);
-num num_rounded(double value); /* a constant that float32 code rounds once */
-num num_add(num a, num b);
-num num_sub(num a, num b);
-num num_mul(num a, num b);
+static inline double num_size(num a)
+{
+    return creal(a.v) < 0 ? -creal(a.v) : creal(a.v);
+}
+
+static inline num num_input(double value, double direction)
+{
+    return (num){value + (double complex)I * (direction * SPEC_STEP), 0, fabs(direction), 0};
+}
+
+/* A constant that float32 code rounds once. */
+static inline num num_rounded(double value)
+{
+    return (num){value, fabs(value), 0, 0};
+}
+
+static inline num num_add(num a, num b)
+{
+    return (num){a.v + b.v, a.m + b.m, a.t + b.t, a.mt + b.mt};
+}
+
+static inline num num_sub(num a, num b)
+{
+    return (num){a.v - b.v, a.m + b.m, a.t + b.t, a.mt + b.mt};
+}
+
+/* Errors of the factors times the other factor, and the rounding of the product itself. */
+static inline num num_mul(num a, num b)
+{
+    double x = num_size(a), y = num_size(b), t = x * b.t + a.t * y;
+    return (num){a.v * b.v, x * b.m + a.m * y + x * y, t, x * b.mt + a.mt * y + a.m * b.t + a.t * b.m + t};
+}
+
+/* By a constant rounded once. */
+static inline num num_scaled(double factor, num a)
+{
+    return num_mul(num_rounded(factor), a);
+}
+
 num num_div(num a, num b);
 num num_exp(num a);
 double num_value(num a);
@@ -81,7 +116,6 @@ extern const spec_kind spec_base_kinds[], spec_softmax_kinds[], spec_general_kin
 
 /* f(a) with derivative `slope`, |f''| <= bend, and the roundings of f and f' themselves. */
 num num_function(num a, double complex f, double slope, double bend, double own, double own_slope);
-num num_scaled(double factor, num a); /* by a constant rounded once */
 num num_sin(num a);
 num num_cos(num a);
 num num_log(num a);
