@@ -118,6 +118,7 @@ const fv_mechanism fv_mechanism_bigbird = {
             .why_not_stream =
                 "a random block of a later token may lie anywhere: the state would keep all keys",
         },
+    .takes = FV_TAKES_BLOCK | FV_TAKES_GLOBALS | FV_TAKES_RANDOM_BLOCKS,
     .check = check,
     .pattern = &pattern,
     FV_SPARSE_ROW,

@@ -61,6 +61,7 @@ const fv_mechanism fv_mechanism_fixed = {
             .why_not_stream =
                 "a token looks back at some keys of every block: the state would grow with them",
         },
+    .takes = FV_TAKES_BLOCK | FV_TAKES_GLOBALS,
     .check = check,
     .pattern = &pattern,
     FV_SPARSE_ROW,

@@ -66,6 +66,7 @@ const fv_mechanism fv_mechanism_longformer = {
             .can_be_causal = 1,
             .why_not_stream = "keeping the global keys beside a ring of the last ones is not built",
         },
+    .takes = FV_TAKES_WINDOW | FV_TAKES_GLOBALS,
     .check = check,
     .pattern = &pattern,
     FV_SPARSE_ROW,

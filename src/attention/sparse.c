@@ -277,6 +277,7 @@ static bool group_of(const fv_sparse_place *place, int phase, int64_t i, fv_spar
     if (cut.chains == 0)
         return false;
     int64_t chain = cut.step > 1 ? i % cut.step : cut.start > 0 ? i / cut.start : 0;
+    chain = FV_MIN(chain, cut.chains - 1); /* a stride of 1: one chain, that of all */
     int64_t at = (i - chain * cut.start) / cut.step;
     fv_sparse_group_at(place, phase, &cut, chain * groups_a_chain(&cut) + at / cut.rows, group);
     return true;

@@ -69,6 +69,7 @@ const fv_mechanism fv_mechanism_strided = {
             .why_not_stream =
                 "a token looks back at every S-th token before it: the state would keep all keys",
         },
+    .takes = FV_TAKES_WINDOW | FV_TAKES_STRIDE,
     .check = check,
     .pattern = &pattern,
     FV_SPARSE_ROW,

@@ -45,6 +45,7 @@ const fv_mechanism fv_mechanism_window = {
             .can_be_causal = 1,
             .why_not_stream = "the ring of its last keys is not built",
         },
+    .takes = FV_TAKES_WINDOW,
     .check = check,
     .pattern = &pattern,
     FV_SPARSE_ROW,

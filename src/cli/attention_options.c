@@ -193,6 +193,7 @@ fv_status cli_attention_options(const cli_args *args, const char *kind, fv_atten
     if (cli_given(args, "epsilon") && !row->generalized)
         return cli_fail(FV_ERR_USAGE, "--epsilon: %s is not a generalized map and has no epsilon", row->name);
     CLI_TRY(set_options(args, options));
+    options->pattern_seed = (uint64_t)cli_int(args, "projection-seed");
     if (cli_given(args, "scale") && options->scale <= 0)
         return cli_fail(FV_ERR_USAGE, "--scale %s: expected a number above 0", cli_text(args, "scale"));
     if (options->epsilon < 0 && cli_given(args, "epsilon"))

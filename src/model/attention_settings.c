@@ -36,6 +36,7 @@ fv_status fv_settings_attention(fv_context *ctx, const fv_config *config, fv_att
     const size_t skip = strlen(prefix);
     fv_attention_options_init(options);
     options->kind = fv_config_text(config, "attention.kind");
+    options->pattern_seed = (uint64_t)fv_config_int(config, "attention.projection_seed");
     for (int i = 0; (key = fv_config_key_at(i)) != NULL; i++) {
         char number[32];
         if (strncmp(key->key, prefix, skip) != 0 || !is_option(key->key + skip))
