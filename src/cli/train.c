@@ -32,6 +32,8 @@ static const cli_option model_options[] = {
     {.name = "activation", .key = "hidden_act"},
     {.name = "positions", .key = "position_embedding_type"},
     {.name = "dropout", .key = "hidden_dropout_prob"},
+    {.name = "local-heads", .key = "attention.local_heads"},
+    {.name = "local-window", .key = "attention.local_window"},
     {.name = "tie-embeddings", .key = "tie_word_embeddings"},
     {.name = "decoder-layers", .key = "decoder_layers"},
     {.name = "pooling", .key = "pooling"},

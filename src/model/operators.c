@@ -17,20 +17,66 @@ static fv_status read_options(fv_context *ctx, const fv_config *config, const fv
     return FV_OK;
 }
 
-static fv_status create(fv_operators *ops, fv_context *ctx, fv_use use, bool causal,
-                        const fv_attention_options *options)
+static fv_status create(fv_operator *o, fv_context *ctx, const fv_attention_options *options)
 {
-    fv_operator *o = &ops->of[use][0];
-    fv_attention_options here = *options;
-    here.causal = causal;
-    TRY(fv_attention_create(&o->op, ctx, &here));
+    TRY(fv_attention_create(&o->op, ctx, options));
     fv_attention_get_info(o->op, &o->info);
     return FV_OK;
 }
 
+/* The first heads, of local attention: the options that a window has. */
+static void make_local(const fv_config *config, const fv_attention_options *whole,
+                       fv_attention_options *local)
+{
+    int64_t heads = fv_config_int(config, "attention.local_heads");
+    fv_attention_options_init(local);
+    local->kind = "window";
+    local->heads = heads;
+    local->kv_heads = heads * whole->kv_heads / whole->heads;
+    local->dim = whole->dim;
+    local->causal = whole->causal;
+    local->window = fv_config_int(config, "attention.local_window");
+    local->rotary = whole->rotary;
+    local->rotary_base = whole->rotary_base;
+}
+
+static fv_status check_local(fv_context *ctx, int64_t heads, const fv_attention_options *o)
+{
+    if (heads >= o->heads)
+        return fv_fail(
+            ctx, FV_ERR_USAGE,
+            "config: attention.local_heads is %lld of %lld heads; expected fewer, or attention.kind window",
+            (long long)heads, (long long)o->heads);
+    if (heads * o->kv_heads % o->heads != 0)
+        return fv_fail(
+            ctx, FV_ERR_USAGE,
+            "config: attention.local_heads is %lld; heads that share a key head stay together, expected a "
+            "multiple of %lld",
+            (long long)heads, (long long)(o->heads / o->kv_heads));
+    return FV_OK;
+}
+
+/* Self attention: the kind on all heads, or local attention on the first and the kind on the rest. */
+static fv_status create_self(fv_operators *ops, fv_context *ctx, const fv_config *config, fv_use use,
+                             bool causal, const fv_attention_options *options)
+{
+    int64_t heads = fv_config_int(config, "attention.local_heads");
+    fv_attention_options whole = *options, local;
+    whole.causal = causal;
+    if (heads == 0)
+        return create(&ops->of[use][0], ctx, &whole);
+    TRY(check_local(ctx, heads, &whole));
+    make_local(config, &whole, &local);
+    whole.heads -= local.heads;
+    whole.kv_heads -= local.kv_heads;
+    TRY(create(&ops->of[use][0], ctx, &local));
+    return create(&ops->of[use][1], ctx, &whole);
+}
+
 /* Behind an encoder what forgets the past acts where there is a past, in the decoder's own layers; positions
  * are compared within a sequence, not across two. */
-static fv_status create_pair(fv_operators *ops, fv_context *ctx, const fv_attention_options *o)
+static fv_status create_pair(fv_operators *ops, fv_context *ctx, const fv_config *config,
+                             const fv_attention_options *o)
 {
     fv_attention_options encoder = *o;
     encoder.gate = encoder.decay = 0;
@@ -39,9 +85,9 @@ static fv_status create_pair(fv_operators *ops, fv_context *ctx, const fv_attent
     cross.position_span = cross.position_skip = 0;
     cross.rotary = 0;
     cross.rotary_base = 0;
-    TRY(create(ops, ctx, FV_USE_SELF, false, &encoder));
-    TRY(create(ops, ctx, FV_USE_DECODER, true, o));
-    return create(ops, ctx, FV_USE_CROSS, false, &cross);
+    TRY(create_self(ops, ctx, config, FV_USE_SELF, false, &encoder));
+    TRY(create_self(ops, ctx, config, FV_USE_DECODER, true, o));
+    return create(&ops->of[FV_USE_CROSS][0], ctx, &cross);
 }
 
 static fv_status create_all(fv_operators *ops, fv_context *ctx, const fv_config *config,
@@ -50,8 +96,8 @@ static fv_status create_all(fv_operators *ops, fv_context *ctx, const fv_config 
     fv_attention_options o;
     TRY(read_options(ctx, config, shape, &o));
     if (shape->decoder_layers > 0)
-        return create_pair(ops, ctx, &o);
-    return create(ops, ctx, FV_USE_SELF, shape->causal, &o);
+        return create_pair(ops, ctx, config, &o);
+    return create_self(ops, ctx, config, FV_USE_SELF, shape->causal, &o);
 }
 
 fv_status fv_operators_create(fv_operators *ops, fv_context *ctx, const fv_config *config,
