@@ -323,6 +323,15 @@ FV_API const fv_attention_kind *fv_attention_kind_find(const char *name); /* NUL
 FV_API int fv_attention_kind_takes(const fv_attention_kind *kind, const char *option, const char *with);
 FV_API int fv_attention_kind_input(const fv_attention_kind *kind, fv_input which);
 
+/* Kernels that are power series f(q.k scale) (rmf-*): the radius of convergence of f (HUGE_VAL for all others);
+ * an upper bound on |q.k scale| over the call, max |q| max |k| scale a head and sequence: where it passes the
+ * radius there may be pairs for which no kernel is approximated, though every number stays finite; and the part
+ * of f(t) that lies beyond the largest degree drawn, sum a_n |t|^n (0 without rmf_max_degree). */
+FV_API double fv_attention_radius(const fv_attention *op);
+FV_API FV_NODISCARD fv_status fv_attention_reach(const fv_attention *op, const fv_layout *layout,
+                                                 const fv_attention_io *io, double *reach);
+FV_API double fv_attention_truncation(const fv_attention *op, double t);
+
 /* FLOP of one call by the counting rule: kernelized 8 L r d per head forward, exact 4 Lq Lk d (causal half),
  * identity 0; backward counts twice the forward. Recomputation is not counted. */
 FV_API double fv_attention_flop(const fv_attention *op, const fv_layout *layout, int backward);

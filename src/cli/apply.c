@@ -173,8 +173,29 @@ static fv_status run_rows(apply *a)
     return status;
 }
 
+/* Kernels that are power series (rmf-*) end at a radius: the numbers beyond it are finite and mean nothing. */
+static fv_status note_domain(apply *a)
+{
+    double radius = fv_attention_radius(a->op), reach = 0;
+    fv_attention_io io = {.q = a->q, .k = a->k};
+    if (radius > 1e30)
+        return FV_OK;
+    CLI_TRY(fv_attention_reach(a->op, &a->layout, &io, &reach));
+    if (reach >= radius)
+        cli_note("%s: |q.k scale| may reach %.4g, the kernel of %s ends at %g: make q and k smaller with "
+                 "--scale or "
+                 "--ppsbn",
+                 a->path, reach, a->options.kind, radius);
+    double rest = fv_attention_truncation(a->op, reach < radius ? reach : 0);
+    if (rest > 0)
+        cli_note("%s: degrees beyond %lld are left out: the kernel lacks at most %.3g", a->path,
+                 (long long)a->info.options.rmf_max_degree, rest);
+    return FV_OK;
+}
+
 static fv_status compute(apply *a)
 {
+    CLI_TRY(note_domain(a));
     if (!allocate_outputs(a))
         return cli_fail(FV_ERR_RESOURCE, "out of memory for the outputs");
     if (a->states != NULL)

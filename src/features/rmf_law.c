@@ -50,6 +50,16 @@ double fv_rmf_log_p(const fv_rmf_law_table *law, int64_t n)
 
 /* ---- options ---------------------------------------------------------------------------------------- */
 
+/* Whether the law's mass lies within TERMS degrees. */
+static bool ends(const fv_rmf_law_table *law)
+{
+    double mass = 0;
+    for (int64_t n = 0; n <= last_term(law); n++)
+        mass += exp(fv_rmf_log_p(law, n));
+    return isfinite(law->log_norm) && mass > 1 - 1e-9 &&
+           (law->last <= TERMS || fv_rmf_log_p(law, TERMS) < -40.0);
+}
+
 /* Rows that D features need: mean plus eight standard deviations and room; draws beyond are drawn again. */
 static int64_t rows_for(const fv_rmf_law_table *law, int64_t D)
 {
@@ -72,7 +82,7 @@ fv_status fv_rmf_check(fv_context *ctx, fv_attention_options *o, const fv_rmf_se
         return fv_fail(ctx, FV_ERR_USAGE, "attention %s: the geometric law needs P above 1, not %g", o->kind,
                        o->rmf_parameter);
     fv_rmf_law_table law = fv_rmf_law_of(o, series);
-    if (law.last > TERMS && fv_rmf_log_p(&law, TERMS) > -40.0)
+    if (!ends(&law))
         return fv_fail(
             ctx, FV_ERR_USAGE,
             "attention %s: the law of the degrees has no end with parameter %g; give a largest degree",
