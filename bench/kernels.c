@@ -71,8 +71,8 @@ BENCH(all_finite, N, COLS, X[0], COLS)
 BENCH(finite_rows, N, COLS, X[0], COLS, X[1], COLS)
 BENCH(exp2_rows_top, N, COLS, X[0], COLS, K[0], R[0])
 BENCH(exp2_rows, N, COLS, X[0], COLS, R[0], K[0])
-BENCH(relu_rows, N, COLS, X[0], COLS, 1e-3f, X[1], COLS)
-BENCH(relu_rows_back, N, COLS, X[0], COLS, X[1], COLS, X[2], COLS)
+BENCH(function_rows, FV_FUNCTION_TANH, N, COLS, 1e-3f, X[0], COLS, X[1], COLS)
+BENCH(function_rows_back, FV_FUNCTION_TANH, N, COLS, 1e-3f, X[0], COLS, X[1], COLS, X[2], COLS)
 BENCH(softmax_tile, N, COLS, X[0], COLS, NULL, R[0], R[1], R[2])
 BENCH(softmax_end, N, R[0], R[1], R[2], R[3])
 BENCH(softmax_probs, N, COLS, X[0], COLS, NULL, R[0])
@@ -128,8 +128,8 @@ static const struct {
     ROW(finite_rows, 2),
     ROW(exp2_rows_top, 2),
     ROW(exp2_rows, 2),
-    ROW(relu_rows, 2),
-    ROW(relu_rows_back, 3),
+    ROW(function_rows, 2),
+    ROW(function_rows_back, 3),
     ROW(softmax_tile, 2),
     {"softmax_end", bench_softmax_end, N, 16.0 * N},
     ROW(softmax_probs, 2),

@@ -131,7 +131,8 @@ static fv_kz_call describe(const fv_attention *op, const fv_layout *layout)
     int64_t chunk = o->chunk > 0 ? o->chunk : o->causal ? FV_KZ_CHUNK : FV_KZ_TILE;
     call.C = FV_MIN(chunk, FV_KZ_CHUNK_MAX);
     const fv_feature_map *map = op->mechanism->map;
-    call.map = (fv_map_params){.kernels = call.kr,
+    call.map = (fv_map_params){.map = map,
+                               .kernels = call.kr,
                                .options = o,
                                .d = o->dim,
                                .m = op->m,

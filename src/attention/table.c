@@ -8,6 +8,7 @@ extern const fv_mechanism fv_mechanism_exact, fv_mechanism_identity, fv_mechanis
 
 #define RFA       "Peng et al. 2021, arXiv 2103.02143"
 #define RMF       "Guo et al. 2024, arXiv 2408.11656; Kar and Karnick 2012, arXiv 1201.6530"
+#define LINEAR    "Katharopoulos et al. 2020, arXiv 2006.16236"
 #define PERFORMER "Choromanski et al. 2021, arXiv 2009.14794"
 #define FAVORPP   "Likhosherstov et al. 2022, arXiv 2205.15317"
 #define FAVORS    "Likhosherstov et al. 2023, arXiv 2302.00787"
@@ -22,6 +23,10 @@ extern const fv_mechanism fv_mechanism_exact, fv_mechanism_identity, fv_mechanis
         .state_bytes = fv_kz_state_bytes, .state_init = fv_kz_state_init, .state_view = fv_kz_state_view,    \
         .state_merge = fv_kz_state_merge, .step = fv_kz_step,                                                \
     }
+
+/* One of the generalized maps. */
+#define GENERALIZED(name_, f_, paper_, function_)                                                            \
+    KERNELIZED(name_, "generalized kernel, " f_ ", plus epsilon", paper_, fv_map_generalized[function_], 1)
 
 static const fv_mechanism kernelized[] = {
     KERNELIZED("favor+", "positive random features of the softmax kernel (SM+)", PERFORMER, fv_map_favor_plus,
@@ -39,7 +44,18 @@ static const fv_mechanism kernelized[] = {
                fv_map_favor_sharp, 0),
     KERNELIZED("favor-hybrid", "positive and trigonometric features weighed by the angle", HRF,
                fv_map_favor_hybrid, 0),
-    KERNELIZED("relu", "generalized kernel, f = ReLU, plus epsilon", PERFORMER, fv_map_relu, 1),
+    GENERALIZED("relu", "f = ReLU", PERFORMER, FV_FUNCTION_RELU),
+    GENERALIZED("exp", "f = exp", PERFORMER, FV_FUNCTION_EXP),
+    GENERALIZED("sigmoid", "f = logistic function", PERFORMER, FV_FUNCTION_SIGMOID),
+    GENERALIZED("tanh", "f = tanh", PERFORMER, FV_FUNCTION_TANH),
+    GENERALIZED("gelu", "f = GELU, the exact form", PERFORMER, FV_FUNCTION_GELU),
+    GENERALIZED("abs", "f = absolute value", PERFORMER, FV_FUNCTION_ABS),
+    GENERALIZED("square", "f = square", PERFORMER, FV_FUNCTION_SQUARE),
+    GENERALIZED("relu2", "f = ReLU squared", PERFORMER, FV_FUNCTION_RELU2),
+    GENERALIZED("cos", "f = cosine", PERFORMER, FV_FUNCTION_COS),
+    GENERALIZED("sin", "f = sine", PERFORMER, FV_FUNCTION_SIN),
+    GENERALIZED("linear", "f = identity", PERFORMER, FV_FUNCTION_LINEAR),
+    GENERALIZED("elu+1", "f = ELU + 1", LINEAR, FV_FUNCTION_ELU1),
     KERNELIZED("rfa", "random Fourier features of unit vectors, learned bandwidth", RFA, fv_map_rfa, 0),
     KERNELIZED("rfa-arccos", "arc-cosine features of unit vectors, learned bandwidth", RFA, fv_map_rfa_arccos,
                0),

@@ -30,8 +30,11 @@ enum fv_takes {
 };
 #define FV_LOG2E 1.4426950408889634
 
+typedef struct fv_feature_map fv_feature_map;
+
 /* Constants of a map for one head of one operator. */
 typedef struct fv_map_params {
+    const fv_feature_map *map; /* the row itself, for functions that serve several */
     const fv_kernels *kernels;
     const fv_attention_options *options; /* resolved */
     int64_t d, m, r;                     /* width, projections, features */
@@ -55,11 +58,11 @@ typedef struct fv_rows {
     int64_t longest; /* the longer of the sequence's two lengths; streams: options.max_tokens */
 } fv_rows;
 
-typedef struct fv_feature_map fv_feature_map;
 typedef struct fv_rmf_series fv_rmf_series;
 struct fv_feature_map {
     const char *name;
     bool generalized;            /* takes epsilon; may go without a projection and does by default */
+    fv_function function;        /* generalized: f */
     bool unit_scale;             /* default scale 1, else 1/sqrt(d) */
     bool unprojected;            /* takes no projection at all; m = d */
     bool own_rows;               /* ... but random rows of its own: m = options.features */
@@ -142,7 +145,8 @@ void fv_map_sincos_back(const fv_kernels *kr, int64_t n, int64_t m, const float 
 extern const fv_feature_map fv_map_favor_hyperbolic, fv_map_favor_regularized,
     fv_map_favor_regularized_hyperbolic, fv_map_favor_trig, fv_map_favor_optimal, fv_map_favor_sharp,
     fv_map_favor_hybrid;
-extern const fv_feature_map fv_map_favor_plus, fv_map_relu;
+extern const fv_feature_map fv_map_favor_plus;
+extern const fv_feature_map fv_map_generalized[FV_FUNCTION_COUNT]; /* by f */
 extern const fv_feature_map fv_map_rfa, fv_map_rfa_arccos;
 extern const fv_feature_map fv_map_rmf_exp, fv_map_rmf_inv, fv_map_rmf_logi, fv_map_rmf_trigh,
     fv_map_rmf_sqrt;

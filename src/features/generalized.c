@@ -1,10 +1,14 @@
-/* generalized.c: the generalized maps f(u) + epsilon of the paper's section 2.3.
+/* generalized.c: the generalized maps f(u) + epsilon of the paper's section 2.3, for every f of fv_function.
  *
  *     phi(x) = f(W x) + epsilon  with a projection W [m][d],   phi(x) = f(x) + epsilon  without (r = d),
  *     x = sqrt(scale) times the head vector, scale 1 by default.
  *
  * No target kernel, no factor 1/sqrt(m), features at their true scale. "Performer" without a suffix in the
- * paper is f = ReLU, epsilon = 1e-3, no projection. Choromanski et al. 2021, eq. 5 and section 4.
+ * paper is f = ReLU, epsilon = 1e-3, no projection. Choromanski et al. 2021, eq. 5, section 4 and figures 16, 17; ELU + 1
+ * is Katharopoulos et al. 2020.
+ *
+ * exp alone outgrows float32 at norms that occur: it is an exponential map, log2 phi = log2(exp(u) + epsilon), right for
+ * every u. The others grow like u^2 at most. With epsilon 0 sigmoid and ELU + 1 underflow below u = -87.
  *
  * Cost: 2 n d m with a projection, else n d; nothing saved: the backward computes u again.
  */
@@ -45,28 +49,49 @@ static void pre_activation_back(const fv_map_params *p, const fv_rows *rows, flo
     kr->scale_rows(rows->n, p->d, NULL, g, p->r, add, dx, lddx);
 }
 
-static void relu_logits(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias)
+/* f(u) + epsilon, or its logarithm to base 2. */
+static void logits(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias)
 {
-    (void)c, (void)bias;
+    (void)c;
     pre_activation(p, rows, u);
-    p->kernels->relu_rows(rows->n, p->r, u, p->r, p->epsilon, u, p->r);
+    p->kernels->function_rows(p->map->function, rows->n, p->r, p->epsilon, u, p->r, u, p->r);
+    if (p->map->exponential)
+        p->kernels->fill(rows->n, 0.0f, bias);
 }
 
-static void relu_backward(const fv_map_params *p, const fv_rows *rows, float *g, float *gc, bool add,
-                          float *dx, int64_t lddx, float *tmp)
+/* g f'(u), or g times the slope of ln(f(u) + epsilon). */
+static void backward(const fv_map_params *p, const fv_rows *rows, float *g, float *gc, bool add, float *dx,
+                     int64_t lddx, float *tmp)
 {
     (void)gc;
     pre_activation(p, rows, tmp);
-    p->kernels->relu_rows_back(rows->n, p->r, tmp, p->r, g, p->r, g, p->r);
+    p->kernels->function_rows_back(p->map->function, rows->n, p->r, p->epsilon, tmp, p->r, g, p->r, g, p->r);
     pre_activation_back(p, rows, g, add, dx, lddx);
 }
 
-const fv_feature_map fv_map_relu = {
-    .name = "relu",
-    .generalized = true,
-    .unit_scale = true,
-    .feature_count = fv_map_count_m,
-    .prepare = prepare,
-    .logits = relu_logits,
-    .backward = relu_backward,
+/* A row: its name, f, and what f is like. */
+#define GENERALIZED(name_, function_, ...)                                                                   \
+    [function_] = {.name = name_,                                                                            \
+                   .generalized = true,                                                                      \
+                   .function = function_,                                                                    \
+                   .unit_scale = true,                                                                       \
+                   .feature_count = fv_map_count_m,                                                          \
+                   .prepare = prepare,                                                                       \
+                   .logits = logits,                                                                         \
+                   .backward = backward,                                                                     \
+                   __VA_ARGS__}
+
+const fv_feature_map fv_map_generalized[FV_FUNCTION_COUNT] = {
+    GENERALIZED("relu", FV_FUNCTION_RELU),
+    GENERALIZED("exp", FV_FUNCTION_EXP, .exponential = true),
+    GENERALIZED("sigmoid", FV_FUNCTION_SIGMOID),
+    GENERALIZED("tanh", FV_FUNCTION_TANH, .can_be_negative = true),
+    GENERALIZED("gelu", FV_FUNCTION_GELU, .can_be_negative = true),
+    GENERALIZED("abs", FV_FUNCTION_ABS),
+    GENERALIZED("square", FV_FUNCTION_SQUARE),
+    GENERALIZED("relu2", FV_FUNCTION_RELU2),
+    GENERALIZED("cos", FV_FUNCTION_COS, .can_be_negative = true),
+    GENERALIZED("sin", FV_FUNCTION_SIN, .can_be_negative = true),
+    GENERALIZED("linear", FV_FUNCTION_LINEAR, .can_be_negative = true),
+    GENERALIZED("elu+1", FV_FUNCTION_ELU1),
 };

@@ -77,7 +77,7 @@ static void arccos_logits(const fv_map_params *p, const fv_rows *rows, float *u,
     (void)c;
     row_factors(p, rows, bias, NULL);
     project(p, rows, bias, u, p->r);
-    p->kernels->relu_rows(rows->n, p->m, u, p->r, 0.0f, u, p->r);
+    p->kernels->function_rows(FV_FUNCTION_RELU, rows->n, p->m, 0.0f, u, p->r, u, p->r);
 }
 
 /* ---- backward ------------------------------------------------------------------------------------ */
@@ -161,7 +161,7 @@ static void arccos_backward(const fv_map_params *p, const fv_rows *rows, float *
 {
     room r = make_room(p, rows, tmp);
     (void)gc;
-    p->kernels->relu_rows_back(rows->n, p->r, r.u, p->r, g, p->r, g, p->r);
+    p->kernels->function_rows_back(FV_FUNCTION_RELU, rows->n, p->r, 0.0f, r.u, p->r, g, p->r, g, p->r);
     input_gradient(p, rows->n, g, p->r, &r, add, dx, lddx);
 }
 

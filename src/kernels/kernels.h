@@ -4,6 +4,23 @@
 
 #include "base/internal.h"
 
+/* Functions f of the generalized maps, for function_rows. */
+typedef enum fv_function {
+    FV_FUNCTION_RELU,
+    FV_FUNCTION_EXP, /* as its logarithm: log2(exp(x) + eps), finite wherever x log2(e) is */
+    FV_FUNCTION_SIGMOID,
+    FV_FUNCTION_TANH,
+    FV_FUNCTION_GELU, /* x Phi(x), the exact form */
+    FV_FUNCTION_ABS,
+    FV_FUNCTION_SQUARE,
+    FV_FUNCTION_RELU2, /* max(x, 0)^2 */
+    FV_FUNCTION_COS,
+    FV_FUNCTION_SIN,
+    FV_FUNCTION_LINEAR,
+    FV_FUNCTION_ELU1, /* exp(x) below 0, else x + 1 */
+    FV_FUNCTION_COUNT
+} fv_function;
+
 typedef struct fv_kernels fv_kernels;
 struct fv_kernels {
 #define FV_KERNEL(ret, name, args) ret(*name) args;

@@ -1,4 +1,4 @@
-/* reference_attention.c: the scalar references of feature maps and of exact attention's softmax.
+/* reference_attention.c: the scalar references of exponential features and of exact attention's softmax.
  *
  * The largest entry of a row is found by comparison: a NaN is never the largest, but stays where it is. */
 #include "kernels/kernels.h"
@@ -62,25 +62,6 @@ void fv_sincos_rows_reference(int64_t n, int64_t c, const float *x, int64_t ldx,
             y[i * ldy + f] = (float)cos(angle);
         }
     }
-}
-
-void fv_relu_rows_reference(int64_t n, int64_t c, const float *x, int64_t ldx, float eps, float *y,
-                            int64_t ldy)
-{
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t f = 0; f < c; f++) {
-            float value = x[i * ldx + f];
-            y[i * ldy + f] = (value <= 0.0f ? 0.0f : value) + eps;
-        }
-    }
-}
-
-void fv_relu_rows_back_reference(int64_t n, int64_t c, const float *x, int64_t ldx, const float *dy,
-                                 int64_t lddy, float *dx, int64_t lddx)
-{
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t f = 0; f < c; f++)
-            dx[i * lddx + f] = x[i * ldx + f] <= 0.0f ? 0.0f : dy[i * lddy + f];
 }
 
 void fv_softmax_tile_reference(int64_t n, int64_t c, float *s, int64_t lds, const int64_t *visible,

@@ -59,13 +59,13 @@ COUNTED(float, exp2_rows,
 COUNTED(void, sincos_rows,
         (int64_t n, int64_t c, const float *x, int64_t ldx, float *s, float *y, int64_t ldy),
         (n, c, x, ldx, s, y, ldy), 2 * n * c)
-COUNTED(void, relu_rows,
-        (int64_t n, int64_t c, const float *x, int64_t ldx, float eps, float *y, int64_t ldy),
-        (n, c, x, ldx, eps, y, ldy), n *c)
-COUNTED(void, relu_rows_back,
-        (int64_t n, int64_t c, const float *x, int64_t ldx, const float *dy, int64_t lddy, float *dx,
-         int64_t lddx),
-        (n, c, x, ldx, dy, lddy, dx, lddx), n *c)
+COUNTED(void, function_rows,
+        (int function, int64_t n, int64_t c, float eps, const float *x, int64_t ldx, float *y, int64_t ldy),
+        (function, n, c, eps, x, ldx, y, ldy), n *c)
+COUNTED(void, function_rows_back,
+        (int function, int64_t n, int64_t c, float eps, const float *x, int64_t ldx, const float *dy,
+         int64_t lddy, float *dx, int64_t lddx),
+        (function, n, c, eps, x, ldx, dy, lddy, dx, lddx), n *c)
 COUNTED(void, softmax_tile,
         (int64_t n, int64_t c, float *s, int64_t lds, const int64_t *visible, float *top, float *sum,
          float *factor),
@@ -160,8 +160,8 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     out->exp2_rows_top = counted_exp2_rows_top;
     out->exp2_rows = counted_exp2_rows;
     out->sincos_rows = counted_sincos_rows;
-    out->relu_rows = counted_relu_rows;
-    out->relu_rows_back = counted_relu_rows_back;
+    out->function_rows = counted_function_rows;
+    out->function_rows_back = counted_function_rows_back;
     out->softmax_tile = counted_softmax_tile;
     out->softmax_end = counted_softmax_end;
     out->softmax_probs = counted_softmax_probs;

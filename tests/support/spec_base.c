@@ -1,4 +1,4 @@
-/* support/spec_base.c: exact, identity, favor+, relu. */
+/* support/spec_base.c: exact, identity, favor+. */
 #include "support/spec.h"
 #include <math.h>
 
@@ -31,23 +31,9 @@ static double unit_m(const spec *s)
     return 1.0 / (double)s->m;
 }
 
-/* relu: phi(x) = max(u, 0) + epsilon, u = W x or x, x = sqrt(scale) q. */
-static void relu(const spec *s, const spec_vector *v, num *phi)
-{
-    bool bare = s->options.projection == FV_PROJECTION_NONE;
-    for (int64_t f = 0; f < s->r; f++) {
-        num u = num_scaled(sqrt(s->options.scale),
-                           bare ? v->x[f] : spec_projected(s, FV_INPUT_PROJECTION, v->head, f, v->x));
-        if (creal(u.v) <= 0)
-            u.v = 0, u.t = u.mt = 0;
-        phi[f] = num_add(u, num_rounded(s->options.epsilon));
-    }
-}
-
 const spec_kind spec_base_kinds[] = {
     {.name = "exact", .exponential = true, .pair = exact_pair},
     {.name = "identity", .pair = identity_pair},
     {.name = "favor+", .exponential = true, .features = favor_plus, .unit = unit_m},
-    {.name = "relu", .features = relu},
     {.name = NULL},
 };

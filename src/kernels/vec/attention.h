@@ -51,53 +51,15 @@ static float KERNEL(exp2_rows)(int64_t n, int64_t c, float *x, int64_t ldx, cons
     return v_top(top);
 }
 
-/* Beyond the limit lane by lane: rare, and exact there too. NaN and infinities give NaN either way. */
-static void KERNEL(sincos_far)(int64_t n, const float *x, float *s, float *y)
-{
-    for (int64_t i = 0; i < n; i++)
-        if (fabsf(x[i]) > SINCOS_LIMIT) {
-            double angle = (double)x[i];
-            s[i] = (float)sin(angle);
-            y[i] = (float)cos(angle);
-        }
-}
-
 static void KERNEL(sincos_rows)(int64_t n, int64_t c, const float *x, int64_t ldx, float *s, float *y,
                                 int64_t ldy)
 {
     for (int64_t r = 0; r < n; r++, x += ldx, s += ldy, y += ldy)
         EACH_VECTOR(c, {
-            V angle = get(x + i, part);
-            float kept[VL];
-            int far = v_any(v_lt(v_set1(SINCOS_LIMIT), v_abs(angle)));
-            SinCos value = sincos_bounded(angle);
-            if (far)
-                v_store(kept, angle);
+            SinCos value = sincos_any(get(x + i, part));
             put(s + i, part, value.sin);
             put(y + i, part, value.cos);
-            if (far)
-                KERNEL(sincos_far)(part.whole ? VL : c - i, kept, s + i, y + i);
         });
-}
-
-static void KERNEL(relu_rows)(int64_t n, int64_t c, const float *x, int64_t ldx, float eps, float *y,
-                              int64_t ldy)
-{
-    V e = v_set1(eps), zero = v_set1(0.0f);
-    for (int64_t r = 0; r < n; r++, x += ldx, y += ldy) {
-        EACH_VECTOR(c, {
-            V v = get(x + i, part);
-            put(y + i, part, v_add(v_drop(v_le(v, zero), v), e));
-        });
-    }
-}
-
-static void KERNEL(relu_rows_back)(int64_t n, int64_t c, const float *x, int64_t ldx, const float *dy,
-                                   int64_t lddy, float *dx, int64_t lddx)
-{
-    V zero = v_set1(0.0f);
-    for (int64_t r = 0; r < n; r++, x += ldx, dy += lddy, dx += lddx)
-        EACH_VECTOR(c, put(dx + i, part, v_drop(v_le(get(x + i, part), zero), get(dy + i, part))));
 }
 
 static inline int64_t row_visible(const int64_t *visible, int64_t r, int64_t c)

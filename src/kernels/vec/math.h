@@ -11,18 +11,46 @@
 #ifndef FV_VEC_MATH_H
 #define FV_VEC_MATH_H
 
+/* (2^f - 1) / f for |f| <= 1/2. */
+static inline V exp2_quotient(V f)
+{
+    V q = v_fma(f, v_set1(0.000153534154675f), v_set1(0.001339887346f));
+    q = v_fma(f, q, v_set1(0.00961843718494f));
+    q = v_fma(f, q, v_set1(0.0555033247246f));
+    q = v_fma(f, q, v_set1(0.240226479148f));
+    return v_fma(f, q, v_set1(0.693147202856f));
+}
+
 /* 2^x for x <= 128 or NaN. */
 static inline V exp2_bounded(V x)
 {
     V n = v_round(x);
     V f = v_sub(x, n);
-    V q = v_fma(f, v_set1(0.000153534154675f), v_set1(0.001339887346f));
-    q = v_fma(f, q, v_set1(0.00961843718494f));
-    q = v_fma(f, q, v_set1(0.0555033247246f));
-    q = v_fma(f, q, v_set1(0.240226479148f));
-    q = v_fma(f, q, v_set1(0.693147202856f));
-    V power = v_scale2(v_fma(f, q, v_set1(1.0f)), n);
+    V power = v_scale2(v_fma(f, exp2_quotient(f), v_set1(1.0f)), n);
     return v_drop(v_lt(x, v_set1(-126.0f)), power);
+}
+
+/* 2^x - 1 for x <= 0 or NaN, without cancellation at 0. */
+static inline V exp2_minus_1(V x)
+{
+    V bounded = v_select(v_lt(x, v_set1(-126.0f)), v_set1(-126.0f), x);
+    V n = v_round(bounded);
+    V f = v_sub(bounded, n);
+    V power = v_scale2(v_set1(1.0f), n);
+    return v_fma(power, v_mul(f, exp2_quotient(f)), v_sub(power, v_set1(1.0f)));
+}
+
+/* log2(1 + z) = 2 log2(e) atanh(s), s = z / (2 + z), for z in [0, 1] or NaN; atanh(s) / s as a polynomial of degree 4
+ * in s^2 of least largest relative error: 4.0e-9 before rounding. */
+static inline V log2_of_1_plus(V z)
+{
+    V s = v_div(z, v_add(v_set1(2.0f), z));
+    V w = v_mul(s, s);
+    V p = v_fma(w, v_set1(0.40652744634f), v_set1(0.40338622807f));
+    p = v_fma(w, p, v_set1(0.577437395842f));
+    p = v_fma(w, p, v_set1(0.961791615859f));
+    p = v_fma(w, p, v_set1(2.88539009321f));
+    return v_mul(s, p);
 }
 
 static inline V exp2_any(V x)
@@ -60,6 +88,24 @@ static inline SinCos sincos_bounded(V x)
     V s = v_select(turned, v_mul(quarter, cosine), v_mul(sign_sine, sine));
     V c = v_select(turned, v_sub(v_set1(0.0f), v_mul(quarter, sine)), v_mul(sign_sine, cosine));
     return (SinCos){s, c};
+}
+
+/* Beyond the limit lane by lane: rare, and exact there too. NaN and infinities give NaN either way. */
+static inline SinCos sincos_any(V x)
+{
+    SinCos value = sincos_bounded(x);
+    if (!v_any(v_lt(v_set1(SINCOS_LIMIT), v_abs(x))))
+        return value;
+    float angle[VL], sine[VL], cosine[VL];
+    v_store(angle, x);
+    v_store(sine, value.sin);
+    v_store(cosine, value.cos);
+    for (int lane = 0; lane < VL; lane++)
+        if (fabsf(angle[lane]) > SINCOS_LIMIT) {
+            sine[lane] = (float)sin((double)angle[lane]);
+            cosine[lane] = (float)cos((double)angle[lane]);
+        }
+    return (SinCos){v_load(sine), v_load(cosine)};
 }
 
 typedef struct Normal {

@@ -12,6 +12,7 @@
 
 #include "kernels/vec/attention.h"
 #include "kernels/vec/fft.h"
+#include "kernels/vec/functions.h"
 #include "kernels/vec/layers.h"
 #include "kernels/vec/products.h"
 #include "kernels/vec/random.h"
@@ -40,8 +41,8 @@ void KERNEL(kernels_fill)(fv_kernels *kernels)
     kernels->exp2_rows_top = KERNEL(exp2_rows_top);
     kernels->exp2_rows = KERNEL(exp2_rows);
     kernels->sincos_rows = KERNEL(sincos_rows);
-    kernels->relu_rows = KERNEL(relu_rows);
-    kernels->relu_rows_back = KERNEL(relu_rows_back);
+    kernels->function_rows = KERNEL(function_rows);
+    kernels->function_rows_back = KERNEL(function_rows_back);
     kernels->softmax_tile = KERNEL(softmax_tile);
     kernels->softmax_probs = KERNEL(softmax_probs);
     kernels->softmax_back = KERNEL(softmax_back);
