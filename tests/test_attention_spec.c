@@ -126,10 +126,14 @@ static void cross(fv_context *ctx, int kind)
     compare(ctx, &o, &shape, 3);
 }
 
-/* All shapes with the best kernel set; four of them with the others, whose kernels have tests of their own. */
+/* All shapes with the best kernel set; four of them with the others, whose kernels have tests of their own.
+ * FAVOR_KIND names a single kind to work on. */
 static void all_shapes(fv_context *ctx, bool best)
 {
+    const char *only = getenv("FAVOR_KIND");
     for (int i = 0; i < fv_attention_kind_count(); i++) {
+        if (only != NULL && strcmp(only, name_of(i)) != 0)
+            continue;
         larger_shapes(ctx, i, best);
         if (!best)
             continue;
@@ -161,17 +165,18 @@ static void guards_and_projections(void **state)
     static const double constants[] = {0, 1e-3, 0.5, 20};
     int64_t L = 9;
     fv_context *ctx = problem_context(NULL, 2);
-    for (int n = 0; n < 2 * 2 * 3 * 6 * 4; n++) {
-        const char *kind = n % 2 ? "favor+" : "relu";
+    static const char *const kinds[] = {"relu", "favor+", "tanh"}; /* plain, exponential, signed */
+    for (int n = 0; n < 3 * 2 * 3 * 6 * 4; n++) {
+        const char *kind = kinds[n % 3];
         fv_attention_options o = options_of(kind, 2, 1, 3, 2);
         problem_shape shape = {.sequences = 1, .queries = &L, .seed = (uint64_t)n, .spread = 0.5};
-        o.causal = n / 2 % 2;
-        o.projection = (fv_projection)(FV_PROJECTION_NONE + n / 4 % 3);
-        o.denominator = (fv_denominator)(FV_DENOMINATOR_NONE + n / 12 % 6);
-        o.denominator_value = constants[n / 72];
+        o.causal = n / 3 % 2;
+        o.projection = (fv_projection)(FV_PROJECTION_NONE + n / 6 % 3);
+        o.denominator = (fv_denominator)(FV_DENOMINATOR_NONE + n / 18 % 6);
+        o.denominator_value = constants[n / 108];
         o.chunk = 4;
         o.features = 6;
-        if (n % 2 && o.projection == FV_PROJECTION_NONE)
+        if (n % 3 == 1 && o.projection == FV_PROJECTION_NONE)
             continue;
         compare(ctx, &o, &shape, 2);
     }
