@@ -126,7 +126,7 @@ double fv_sparse_flop(const fv_attention *op, const fv_layout *layout);
 
 /* What all patterns share in their row. */
 #define FV_SPARSE_ROW                                                                                        \
-    .measure = fv_sparse_measure, .forward = fv_sparse_forward, .backward = fv_sparse_backward,              \
-    .weights = fv_sparse_weights, .flop = fv_sparse_flop
+    .unnormalised = true, .measure = fv_sparse_measure, .forward = fv_sparse_forward,                        \
+    .backward = fv_sparse_backward, .weights = fv_sparse_weights, .flop = fv_sparse_flop
 
 #endif

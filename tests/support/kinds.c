@@ -45,6 +45,7 @@ static const kind_row rows[] = {
     {"rmf-logi", 1, 1, KIND_CROSS | KIND_CANCELS},
     {"rmf-trigh", 1, 1, KIND_CROSS | KIND_CANCELS},
     {"rmf-sqrt", 1, 1, KIND_CROSS | KIND_CANCELS},
+    {"reformer", 1, 1, KIND_PLACES | KIND_FORESEES},
 };
 
 const kind_row *kind_row_of(const char *kind)

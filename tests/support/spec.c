@@ -211,6 +211,8 @@ static void row_of(const spec *s, const num *phi_q, const num *phi_k, int64_t h,
     double shift = -HUGE_VAL;
     for (int64_t j = 0; j < ok[s->layout.sequences]; j++)
         row[j] = num_input(0, 0);
+    if (kind->row != NULL)
+        kind->row(s, h, i, row);
     for (int64_t j = first; j < last; j++)
         for (int64_t f = 0; f < count && visible(s, h, n, i, j); f++) {
             num *t = &terms[(j - first) * count + f];

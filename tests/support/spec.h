@@ -106,7 +106,9 @@ typedef struct spec_kind {
     /* phi [r], without the factor `unit`. */
     void (*features)(const spec *s, const spec_vector *v, num *phi);
     double (*unit)(const spec *s); /* factor of phi.phi; NULL: 1 */
-    /* A kind that is none of this: y of the whole call (linformer, reformer). */
+    /* Kinds of neither: row i of the matrix of head h, at any scale, [Tk] of zeros before. */
+    void (*row)(const spec *s, int64_t h, int64_t i, num *row);
+    /* A kind that is none of this: y of the whole call (linformer). */
     void (*forward)(const spec *s, num *y);
 } spec_kind;
 
