@@ -2,8 +2,8 @@
  *
  * The variance of a random-feature estimate falls as 1/m, so the error of a map follows e^2 = c/m where m is large
  * enough for the normaliser to be steady; c is the geometric mean of e^2 m over the points measured, and c/wanted^2
- * features are needed. Where the measured slope of ln e against ln m is flatter than -1/4 the law does not hold
- * there (heavy tails, or a bias that features do not remove), and nothing is promised. What is needed is then
+ * features are needed, or fewer where fewer were measured to do. Where the measured slope of ln e against ln m is flatter than -1/4 the law does not hold
+ * there (heavy tails, or a bias that features do not remove), and nothing is promised beyond what was measured. What is needed is then
  * weighed in operations, by fv_attention_flop at the lengths of the data: a kernelized call grows with the
  * length, exact attention with its square, and below some length exact attention is cheaper than its
  * approximation.
@@ -24,12 +24,14 @@ typedef struct candidate {
     double log_c, log_m, log_e, mm, me; /* sums */
     double best_error;
     int64_t best_features; /* the most that were measured */
+    int64_t enough;        /* the fewest measured whose error is small enough; 0: none */
+    double enough_error;
     bool drawn;
     int64_t needed; /* 0: cannot be said */
     double flop;    /* of that */
 } candidate;
 
-static void take_point(candidate *c, const approx_point *point)
+static void take_point(candidate *c, const approx_point *point, double wanted)
 {
     double m = log((double)point->features), e = log(point->error);
     c->points++;
@@ -38,9 +40,11 @@ static void take_point(candidate *c, const approx_point *point)
     c->mm += m * m, c->me += m * e;
     if (point->features >= c->best_features)
         c->best_features = point->features, c->best_error = point->error;
+    if (point->error <= wanted && (c->enough == 0 || point->features < c->enough))
+        c->enough = point->features, c->enough_error = point->error;
 }
 
-static int gather(const approx_point *points, int count, candidate *candidates)
+static int gather(const approx_point *points, int count, double wanted, candidate *candidates)
 {
     int found = 0;
     for (int i = 0; i < count; i++) {
@@ -53,7 +57,7 @@ static int gather(const approx_point *points, int count, candidate *candidates)
         if (at == found)
             candidates[found++] = (candidate){
                 .map = points[i].map, .projection = points[i].projection, .drawn = points[i].drawn};
-        take_point(&candidates[at], &points[i]);
+        take_point(&candidates[at], &points[i], wanted);
     }
     return found;
 }
@@ -65,15 +69,16 @@ static double slope(const candidate *c)
     return spread > 0 ? (c->me - c->log_m * c->log_e / n) / spread : -0.5;
 }
 
+/* What was measured is known; beyond it the law speaks, where it holds. */
 static void decide(candidate *c, double wanted)
 {
-    if (!c->drawn) {
-        c->needed = c->best_error <= wanted ? c->best_features : 0;
-        return;
-    }
     double needed = exp(c->log_c / c->points) / (wanted * wanted);
-    if (slope(c) <= FLATTEST && needed <= (double)FEATURES_MAX)
-        c->needed = needed > 16 ? 16 * (int64_t)ceil(needed / 16) : 16;
+    c->needed = c->enough;
+    if (!c->drawn || slope(c) > FLATTEST || needed > (double)FEATURES_MAX)
+        return;
+    int64_t by_law = needed > 16 ? 16 * (int64_t)ceil(needed / 16) : 16;
+    if (c->enough == 0 || by_law < c->enough)
+        c->needed = by_law;
 }
 
 static fv_status count_flop(approx *a, const approx_layer *layer, candidate *c)
@@ -135,11 +140,12 @@ static void say_choice(approx *a, const approx_layer *layer, approx_advice *advi
         snprintf(also, sizeof also, " (%s would need %lld)", own->map, (long long)own->needed);
     else if (own != NULL && own != best)
         snprintf(also, sizeof also, " (for %s nothing can be promised)", own->map);
+    bool known = best->enough > 0;
     snprintf(advice->text, sizeof advice->text,
              "%s with about %lld features%s; measured %.2g at %lld; %.2f times the operations of exact "
              "attention at this length, worth it above %.0f tokens",
-             name, (long long)best->needed, also, best->best_error, (long long)best->best_features, ratio,
-             advice->crossover);
+             name, (long long)best->needed, also, known ? best->enough_error : best->best_error,
+             (long long)(known ? best->enough : best->best_features), ratio, advice->crossover);
     snprintf(advice->map, sizeof advice->map, "%s", best->map);
     advice->features = best->needed;
 }
@@ -153,7 +159,7 @@ fv_status approx_advise(approx *a, const approx_layer *layer, const approx_point
     *advice = (approx_advice){.map = "exact", .crossover = (double)NAN};
     if (candidates == NULL)
         return FV_ERR_RESOURCE;
-    int found = gather(points, count, candidates);
+    int found = gather(points, count, wanted, candidates);
     fv_status status = FV_OK;
     for (int i = 0; i < found && status == FV_OK; i++) {
         decide(&candidates[i], wanted);

@@ -11,6 +11,8 @@ assert [(row[\"projection\"], row[\"features\"]) for row in rows] == [(p, m) for
 for row in rows:
     assert row[\"map\"] == \"favor+\" and row[\"length\"] == 96 and row[\"dim\"] == 8 and row[\"draws\"] == 4
     assert 0 < row[\"ci_low\"] < row[\"error_output\"] < row[\"ci_high\"] < 1 and 0 < row[\"error_matrix\"] < 1
+    half = 3.182 * row[\"error_output_sd\"] / 2 # Student, three degrees of freedom
+    assert abs(row[\"ci_high\"] - row[\"error_output\"] - half) < 1e-3 * half
     assert 0.5 < row[\"variance_measured\"] / row[\"variance_closed_form\"] < 1.5
 for few, many in (rows[:2], rows[2:]):
     assert many[\"error_output\"] < few[\"error_output\"] / 2 and many[\"error_matrix\"] < few[\"error_matrix\"] / 2
@@ -93,6 +95,16 @@ for row in rows:
     assert (\"recommendation\" in row) == (row[\"head\"] is None)
 assert rows[0][\"recommendation\"].startswith(rows[0][\"recommended_map\"])
 assert rows[0][\"largest_norm\"] == max(row[\"largest_norm\"] for row in rows)"'
+check 'one feature is one effective feature; advice follows the wish' 'favor approx --run run --data data.fasta --length 100 \
+--features 1,64 --draws 3 --maps favor+,favor+hyp --wanted-error 0.9 --json >loose; favor approx --run run --data data.fasta --length 100 \
+--features 1,64 --draws 3 --maps favor+,favor+hyp --wanted-error 1e-5 --json >strict; python3 -c "
+import json
+loose, strict = json.load(open(\"loose\")), json.load(open(\"strict\"))
+for row in loose:
+    if row[\"features\"] == 1: assert abs(row[\"effective_features\"] - 1) < 1e-6
+    else: assert 1 < row[\"effective_features\"] < 64
+assert \"features\" in loose[0][\"recommendation\"] and loose[0][\"crossover_length\"] > 0
+assert strict[0][\"recommended_map\"] == \"exact\" and strict[0][\"recommended_features\"] is None"'
 t 'favor approx --run run'
 t 'favor approx --run run --data data.fasta --input good.safetensors'
 t 'favor approx --run run --data data.fasta --causal'
