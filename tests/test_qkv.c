@@ -53,6 +53,7 @@ static void rows_are_the_models(void **state)
     tiny_batch_fill(&b, 3, 0.5, 2, lengths);
     for (int64_t layer = 0; layer < 2; layer++) {
         assert_int_equal(fv_model_qkv(model, &b.batch, layer, x.q, x.k, x.v), FV_OK);
+        assert_true(memcmp(x.k, x.v, sizeof x.k) != 0);
         weigh(ctx, &x, FIRST + row, ours);
         for (int64_t h = 0; h < HEADS; h++) {
             assert_int_equal(fv_model_attention(model, b.inputs + FIRST, SECOND, layer, h, &row, 1, theirs),

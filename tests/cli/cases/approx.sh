@@ -79,6 +79,44 @@ python3 -c "
 import json, sys
 rows = json.load(sys.stdin)
 assert len(rows) == 2 and all(row[\"length\"] == 20 and row[\"dim\"] == 4 and 0 < row[\"error_output\"] < 1 for row in rows)"'
+cat >compare.py <<'PY'
+# Errors as they are defined, from what `favor apply` gives for the same draw; then the spread of two draws.
+import json, math, struct, subprocess
+def read(path):
+    raw = open(path, "rb").read()
+    size = struct.unpack("<Q", raw[:8])[0]
+    header, out = json.loads(raw[8 : 8 + size]), {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = (8 + size + at for at in entry["data_offsets"])
+            out[name] = struct.unpack("<%df" % ((end - begin) // 4), raw[begin:end])
+    return out
+def favor(*words):
+    return subprocess.run([__import__("os").environ["FAVOR"], *words], check=True, capture_output=True).stdout
+def apply(kind, rows):
+    favor("apply", "-i", "good.safetensors", "-o", "out.safetensors", "--attention", kind, "--rows", ",".join(map(str, rows)),
+          *(["--features", "24", "--projection", "iid", "--projection-seed", "5"] if kind != "exact" else []))
+    return read("out.safetensors")
+def relative(a, b):
+    return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b)) / sum(y * y for y in b))
+def approx(rows, draws):
+    return json.loads(favor("approx", "--input", "good.safetensors", "--maps", "favor+", "--features", "24", "--projection", "iid",
+                            "--seed", "5", "--draws", str(draws), "--rows", str(rows), "--pairs", "0", "--json"))[0]
+for count, rows in (100, range(20)), (5, (2, 6, 10, 14, 18)):
+    ours, exact, row = apply("favor+", rows), apply("exact", rows), approx(count, 1)
+    some = lambda y: [y[(i * 2 + h) * 4 + c] for i in rows for h in range(2) for c in range(4)]
+    assert abs(row["error_matrix"] - relative(ours["weights"], exact["weights"])) < 1e-5
+    assert abs(row["error_output"] - relative(some(ours["y"]), some(exact["y"]))) < 1e-5
+one, two = approx(100, 1), approx(100, 2)
+assert abs(two["error_output_sd"] - math.sqrt(2) * abs(two["error_output"] - one["error_output"])) < 1e-6 and two["error_output_sd"] > 0
+PY
+check 'errors are as defined' 'python3 compare.py'
+check 'in one dimension half of the pairs have |q+k| = 2 norms' 'favor approx --maps favor+ --dim 1 --length 64 --features 16 --norm 0.5 \
+--projection iid --pair-draws 2 --draws 2 --json | python3 -c "
+import json, math, sys
+(row,) = json.load(sys.stdin)
+full = math.exp(-0.5) * (math.exp(2) - math.exp(1)) / 16
+assert 0.3 * full < row[\"variance_closed_form\"] < 0.7 * full"'
 for file in nan more missing wide empty nothing; do
     t "favor approx --input $file.safetensors"
 done
@@ -105,6 +143,14 @@ for row in loose:
     else: assert 1 < row[\"effective_features\"] < 64
 assert \"features\" in loose[0][\"recommendation\"] and loose[0][\"crossover_length\"] > 0
 assert strict[0][\"recommended_map\"] == \"exact\" and strict[0][\"recommended_features\"] is None"'
+q "favor train --data data.fasta --task lm --out flat $small --steps 2 --attention favor+ --scale 0.05"
+check 'advice follows the law' 'favor approx --run flat --data data.fasta --length 100 --features 32,64,128 --draws 6 --maps favor+ \
+--wanted-error 0.005 --json | python3 -c "
+import json, math, re, sys
+rows = [row for row in json.load(sys.stdin) if row[\"head\"] is None]
+c = math.exp(sum(math.log(row[\"error_output\"] ** 2 * row[\"features\"]) for row in rows) / 3)
+needed = 16 * math.ceil(c / 0.005 ** 2 / 16)
+assert re.match(\"exact: favor. would need about %d features, .* even near\" % needed, rows[0][\"recommendation\"]), (needed, rows[0])"'
 t 'favor approx --run run'
 t 'favor approx --run run --data data.fasta --input good.safetensors'
 t 'favor approx --run run --data data.fasta --causal'
