@@ -53,10 +53,13 @@ static const law_case cases[] = {
     {"rfa", APPROX_RFA, 8, 4, 0.7, 2.1, IID, 10},
     {"rfa", APPROX_RFA, 4, 6, 0.7, 2.1, ORTHOGONAL, 10},
     {"rfa-arccos", APPROX_ARCCOS, 8, 4, 0.7, 2.1, IID, 10},
+    {"rmf-exp", APPROX_MACLAURIN, 8, 16, 0.3, 0.4, FV_PROJECTION_DEFAULT, FV_ROW_NORMS_CHI, 10},
+    {"rmf-inv", APPROX_MACLAURIN, 8, 16, 0.3, 0.4, FV_PROJECTION_DEFAULT, FV_ROW_NORMS_CHI, 10}, /* cut */
 };
 
 #define PSI 1.3
 #define TAU 0.8
+#define CUT 3 /* largest degree of rmf-inv */
 
 /* Directions that share some, and fall along the axes. */
 static void fill_pair(const law_case *c, float *x, float *y, approx_pair *pair)
@@ -76,16 +79,30 @@ static void fill_pair(const law_case *c, float *x, float *y, approx_pair *pair)
     }
 }
 
+/* Geometric degrees with P = 2, of exp(t) all of them, of 1/(1-t) those up to CUT. */
+static void fill_series(const law_case *c, approx_law *law)
+{
+    law->cut = strcmp(c->kind, "rmf-inv") == 0;
+    law->degrees = law->cut ? CUT + 1 : APPROX_DEGREES_MAX;
+    for (int n = 0; n < law->degrees; n++) {
+        law->a[n] = law->cut ? 1 : exp(-lgamma(n + 1.0));
+        law->p[n] = pow(2, -(n + 1)) / (1 - pow(2, -law->degrees));
+    }
+}
+
 static approx_law law_of(const law_case *c)
 {
     bool regular = strncmp(c->kind, "favor+reg", 9) == 0;
-    return (approx_law){.family = c->family,
-                        .d = c->d,
-                        .m = c->m,
-                        .orthogonal = c->projection == FV_PROJECTION_ORTHOGONAL,
-                        .sqrt_d = c->norms == FV_ROW_NORMS_SQRT_D || regular,
-                        .oprf_a = approx_oprf_a(PSI, c->d),
-                        .tau = TAU};
+    approx_law law = {.family = c->family,
+                      .d = c->d,
+                      .m = c->m,
+                      .orthogonal = c->projection == FV_PROJECTION_ORTHOGONAL,
+                      .sqrt_d = c->norms == FV_ROW_NORMS_SQRT_D || regular,
+                      .oprf_a = approx_oprf_a(PSI, c->d),
+                      .tau = TAU};
+    if (c->family == APPROX_MACLAURIN)
+        fill_series(c, &law);
+    return law;
 }
 
 /* Estimates [draws][HEADS] of one pair. */
@@ -100,6 +117,8 @@ static double *estimate(fv_context *ctx, const law_case *c, approx_pair *pair)
         o.psi = PSI;
     if (c->family == APPROX_RFA || c->family == APPROX_ARCCOS)
         o.tau = c->family == APPROX_RFA ? TAU : 1;
+    if (strcmp(c->kind, "rmf-inv") == 0)
+        o.rmf_max_degree = CUT;
     problem_shape shape = {.sequences = 1, .queries = &one};
     problem *p = problem_make(ctx, &o, &shape);
     double *k = calloc((size_t)(c->draws * HEADS), sizeof *k);
@@ -214,6 +233,18 @@ static void oprf_meets_positive(void **state)
     }
 }
 
+/* 1/(1-t) with geometric degrees, P = 2: E = sum 2^(n+1) h^n, finite for h < 1/2 only. */
+static void infinite_moments_are_infinite(void **state)
+{
+    (void)state;
+    approx_law law = {.family = APPROX_MACLAURIN, .d = 2, .m = 1, .degrees = APPROX_DEGREES_MAX};
+    for (int n = 0; n < law.degrees; n++)
+        law.a[n] = 1, law.p[n] = pow(2, -(n + 1));
+    approx_pair near = {0.5, 0.8, 0, 0}, far = {1, 0.6, 0, 0}; /* h = |x|^2 |y|^2 = 0.4, 0.6 */
+    assert_true(fabs(approx_closed_variance(&law, &near) - (2 / (1 - 0.8) - 1)) < 1e-9);
+    assert_true(isinf(approx_closed_variance(&law, &far)));
+}
+
 /* Three known half widths: t(0.975) of 1, 14 and 99 degrees of freedom. */
 static void confidence_intervals(void **state)
 {
@@ -227,9 +258,8 @@ static void confidence_intervals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(closed_forms_hold),
-        cmocka_unit_test(pair_moment_is_the_double_series),
-        cmocka_unit_test(oprf_meets_positive),
+        cmocka_unit_test(closed_forms_hold),    cmocka_unit_test(pair_moment_is_the_double_series),
+        cmocka_unit_test(oprf_meets_positive),  cmocka_unit_test(infinite_moments_are_infinite),
         cmocka_unit_test(confidence_intervals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -88,6 +88,7 @@ typedef struct approx_operator {
 FV_NODISCARD fv_status approx_operator_make(approx_operator *o, fv_context *ctx,
                                             const fv_attention_options *options, const char **reason);
 void approx_operator_free(approx_operator *o);
+fv_projection approx_operator_projection(const approx_operator *o); /* none where it takes no projection */
 FV_NODISCARD fv_status approx_operator_draw(approx_operator *o, uint64_t seed, uint64_t draw);
 /* y, or rows of the matrix; io's q, k, v, y and strides are the caller's. */
 FV_NODISCARD fv_status approx_operator_forward(approx_operator *o, const fv_layout *layout,

@@ -116,15 +116,19 @@ static moments arc_cosine(const approx_law *law, const approx_pair *x)
                      law->orthogonal && law->m > 1 ? (double)NAN : 0};
 }
 
+/* The sum over degrees is over all of them unless the law ends; where terms do not fall by its end, the moment is
+ * taken to be infinite. */
 static moments maclaurin(const approx_law *law, const approx_pair *x)
 {
-    double h = x->xx * x->yy + 2 * x->xy * x->xy - 2 * x->x2y2, power = 1, second_power = 1;
+    double h = x->xx * x->yy + 2 * x->xy * x->xy - 2 * x->x2y2, power = 1, second_power = 1, term = 0;
     moments m = {.factor = 1};
     for (int n = 0; n < law->degrees; n++, power *= x->xy, second_power *= h) {
         m.mean += law->a[n] * power;
-        if (law->a[n] > 0)
-            m.second += law->a[n] * law->a[n] / law->p[n] * second_power;
+        term = law->a[n] > 0 && second_power > 0 ? law->a[n] * law->a[n] / law->p[n] * second_power : 0;
+        m.second += term;
     }
+    if (!law->cut && term > 1e-12 * m.second)
+        m.second = (double)INFINITY;
     return m;
 }
 

@@ -23,7 +23,7 @@ typedef enum approx_family {
     APPROX_MACLAURIN   /* random Maclaurin features of f(t) = sum a_n t^n */
 } approx_family;
 
-enum { APPROX_DEGREES_MAX = 65 };
+enum { APPROX_DEGREES_MAX = 512 };
 
 /* An estimator: how features are made, how many, and how their projections hang together. */
 typedef struct approx_law {
@@ -33,7 +33,8 @@ typedef struct approx_law {
     bool sqrt_d;     /* all row norms sqrt(d), else those of normal vectors */
     double oprf_a;   /* A <= 0 */
     double tau;      /* of rfa */
-    /* Maclaurin: coefficients of f and the law of the degree, degrees 0 .. degrees-1. */
+    /* Maclaurin: coefficients of f and the law of the degree, degrees 0 .. degrees-1; `cut`: no others are drawn. */
+    bool cut;
     int degrees;
     double a[APPROX_DEGREES_MAX], p[APPROX_DEGREES_MAX];
 } approx_law;

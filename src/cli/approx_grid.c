@@ -102,7 +102,7 @@ static fv_status run_combination(const setting *s, const char *map, fv_projectio
     approx_row row = {.map = map, .length = s->data->Tq, .dim = s->data->d};
     if (status == FV_OK) {
         bool drawn = o.info.drawn_floats > 0;
-        row.projection = drawn ? o.info.options.projection : FV_PROJECTION_NONE;
+        row.projection = approx_operator_projection(&o);
         row.features = drawn ? o.info.projection_rows : o.info.feature_count;
         row.feature_count = o.info.feature_count;
     }

@@ -58,7 +58,7 @@ static fv_status add_row(approx *a, const approx_operator *o, int pair, const fl
 {
     const fv_attention_options *options = &o->info.options;
     approx_row row = {.map = options->kind,
-                      .projection = o->info.drawn_floats > 0 ? options->projection : FV_PROJECTION_NONE,
+                      .projection = approx_operator_projection(o),
                       .features = o->info.projection_rows,
                       .feature_count = o->info.feature_count,
                       .length = 1,
@@ -83,15 +83,17 @@ static fv_status add_row(approx *a, const approx_operator *o, int pair, const fl
 
 static bool is_known(const approx *a, const approx_operator *o)
 {
+    const char *projection = approx_projection_name(approx_operator_projection(o));
     size_t index;
     const json_t *row;
-    json_array_foreach(
-        a->results, index,
-        row) if (json_integer_value(json_object_get(row, "features")) == o->info.projection_rows &&
-                 json_integer_value(json_object_get(row, "dim")) == o->info.options.dim &&
-                 strcmp(json_string_value(json_object_get(row, "map")), o->info.options.kind) == 0 &&
-                 strcmp(json_string_value(json_object_get(row, "projection")),
-                        approx_projection_name(o->info.options.projection)) == 0) return true;
+    json_array_foreach(a->results, index, row)
+    {
+        if (json_integer_value(json_object_get(row, "features")) == o->info.projection_rows &&
+            json_integer_value(json_object_get(row, "dim")) == o->info.options.dim &&
+            strcmp(json_string_value(json_object_get(row, "map")), o->info.options.kind) == 0 &&
+            strcmp(json_string_value(json_object_get(row, "projection")), projection) == 0)
+            return true;
+    }
     return false;
 }
 

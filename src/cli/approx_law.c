@@ -69,7 +69,7 @@ static void fill_series(coefficients series, approx_law *law)
     }
 }
 
-/* p_n up to the largest degree. */
+/* p_n, of mass 1 up to the largest degree. */
 static void fill_degrees(const fv_attention_options *o, approx_law *law)
 {
     double sum = 0, P = o->rmf_parameter;
@@ -99,7 +99,8 @@ void approx_law_of(const fv_attention_info *info, approx_law *law)
     law->sqrt_d = known[row].sqrt_d || o->row_norms == FV_ROW_NORMS_SQRT_D;
     law->orthogonal = o->projection == FV_PROJECTION_ORTHOGONAL;
     if (law->family == APPROX_MACLAURIN) {
-        law->degrees = (int)(o->rmf_max_degree < APPROX_DEGREES_MAX ? o->rmf_max_degree + 1 : 0);
+        law->cut = o->rmf_max_degree > 0 && o->rmf_max_degree < APPROX_DEGREES_MAX;
+        law->degrees = law->cut ? (int)o->rmf_max_degree + 1 : APPROX_DEGREES_MAX;
         law->m = info->feature_count;
         law->orthogonal = false;
         fill_series(known[row].series, law);

@@ -123,7 +123,7 @@ static fv_status add_rows(const stack *s, const approx_operator *o, int64_t draw
     bool drawn = o->info.drawn_floats > 0;
     for (int64_t l = 0; l < s->layers; l++) {
         approx_row row = {.map = o->info.options.kind,
-                          .projection = drawn ? o->info.options.projection : FV_PROJECTION_NONE,
+                          .projection = approx_operator_projection(o),
                           .features = drawn ? o->info.projection_rows : o->info.feature_count,
                           .feature_count = o->info.feature_count,
                           .length = s->L,
@@ -152,7 +152,7 @@ static bool is_known(const approx *a, const approx_operator *o)
             json_integer_value(json_object_get(row, "dim")) == o->info.options.dim &&
             (o->info.drawn_floats == 0 ||
              (json_integer_value(json_object_get(row, "features")) == o->info.projection_rows &&
-              strcmp(projection, approx_projection_name(o->info.options.projection)) == 0)))
+              strcmp(projection, approx_projection_name(approx_operator_projection(o))) == 0)))
             return true;
     }
     return false;

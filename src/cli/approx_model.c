@@ -375,7 +375,7 @@ static fv_status measure_map(model_study *s, approx_operator *o, const fv_attent
     const approx_reference *references[] = {&s->exact};
     approx_errors errors = {0};
     approx_row row = {.map = o->info.options.kind,
-                      .projection = drawn ? o->info.options.projection : FV_PROJECTION_NONE,
+                      .projection = approx_operator_projection(o),
                       .features = drawn ? o->info.projection_rows : o->info.feature_count,
                       .feature_count = o->info.feature_count,
                       .length = s->data.Tq,
@@ -398,7 +398,7 @@ static bool is_measured(const model_study *s, const approx_operator *o)
     bool drawn = o->info.drawn_floats > 0;
     for (int i = 0; i < s->point_count; i++)
         if (strcmp(s->points[i].map, o->info.options.kind) == 0 &&
-            (!drawn || (s->points[i].projection == o->info.options.projection &&
+            (!drawn || (s->points[i].projection == approx_operator_projection(o) &&
                         s->points[i].features == o->info.projection_rows)))
             return true;
     return false;

@@ -45,6 +45,13 @@ void approx_operator_free(approx_operator *o)
     *o = (approx_operator){0};
 }
 
+fv_projection approx_operator_projection(const approx_operator *o)
+{
+    fv_input_info input;
+    return fv_attention_input(o->op, FV_INPUT_PROJECTION, &input) ? o->info.options.projection
+                                                                  : FV_PROJECTION_NONE;
+}
+
 fv_status approx_operator_draw(approx_operator *o, uint64_t seed, uint64_t draw)
 {
     return o->drawn != NULL ? fv_attention_draw(o->op, seed, draw, o->drawn) : FV_OK;
