@@ -96,6 +96,11 @@ BENCH(fft_split, 1, N, 4, COLS / 2, X[1], X[0], COLS)
 BENCH(fft_join, 1, N, 4, COLS / 2, X[1], X[0], COLS)
 BENCH(fft_filter, N, COLS / 2, R[0], R[1], 0, X[0], COLS, 0, X[1], COLS)
 BENCH(fft_correlate, N, COLS / 2, X[0], COLS, X[1], COLS, R[0], R[1])
+BENCH(turn_rows, N, COLS / 2, K[0], K[1], 0, X[0], COLS, 0, X[1], COLS)
+BENCH(unit_rows, N, COLS, X[0], COLS, X[1], COLS, R[0])
+BENCH(unit_rows_back, N, COLS, X[0], COLS, R[0], X[1], COLS, X[2], COLS)
+BENCH(power_rows, N, COLS, 0.75f, K[0], X[0], COLS, X[1], COLS)
+BENCH(power_rows_back, N, COLS, 0.75f, K[0], X[0], COLS, X[1], COLS, X[2], COLS, R[0], K[1])
 
 /* Elements and bytes of a call, by which speed is told; arrays in the first-level cache do not count. */
 static const struct {
@@ -153,6 +158,11 @@ static const struct {
     ROW(fft_join, 2),
     ROW(fft_filter, 2),
     ROW(fft_correlate, 2),
+    ROW(turn_rows, 2),
+    ROW(unit_rows, 2),
+    ROW(unit_rows_back, 3),
+    ROW(power_rows, 2),
+    ROW(power_rows_back, 3),
 };
 
 /* Nanoseconds of a call: the best of ROUNDS rounds of about 0.3 ms. */

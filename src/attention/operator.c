@@ -443,6 +443,11 @@ fv_status fv_attention_state_merge(const fv_attention *op, void *dst, const void
             "attention %s: its states do not merge: features depend on the position, which the second "
             "state counted from its own start",
             op->options.kind);
+    if (op->options.rotary)
+        return fv_fail(op->ctx, FV_ERR_USAGE,
+                       "attention %s: states do not merge under rotary positions: the second one's keys were "
+                       "turned from its own start",
+                       op->options.kind);
     return op->mechanism->state_merge(op, dst, a, b);
 }
 

@@ -1,7 +1,6 @@
 /* toeplitz.c: see toeplitz.h: the plan of a call, its memory, and its tasks: forward one a sequence, head and group of
  * channels; backward one a key head, sequences in order, so that weights are summed in one order whatever the threads. */
 #include "attention/toeplitz_pieces.h"
-#include <math.h>
 
 /* ---- lengths ----------------------------------------------------------------------------------------- */
 

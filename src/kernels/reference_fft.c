@@ -117,3 +117,17 @@ void fv_fft_correlate_reference(int64_t n, int64_t c, const float *a, int64_t ld
         re[i] = (float)sum.re, im[i] = (float)sum.im;
     }
 }
+
+void fv_turn_rows_reference(int64_t n, int64_t c, const float *re, const float *im, int conjugate,
+                            const float *x, int64_t ldx, int add, float *y, int64_t ldy)
+{
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t f = 0; f < c; f++) {
+            number z = {(double)x[i * ldx + f], (double)x[i * ldx + c + f]};
+            z = times(z, (double)re[f], conjugate ? -(double)im[f] : (double)im[f]);
+            if (add)
+                z = plus(z, (number){(double)y[i * ldy + f], (double)y[i * ldy + c + f]});
+            y[i * ldy + f] = (float)z.re, y[i * ldy + c + f] = (float)z.im;
+        }
+    }
+}

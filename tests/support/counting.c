@@ -131,6 +131,25 @@ COUNTED(void, fft_correlate,
         (int64_t n, int64_t c, const float *a, int64_t lda, const float *b, int64_t ldb, float *re,
          float *im),
         (n, c, a, lda, b, ldb, re, im), 8 * n * c)
+COUNTED(void, turn_rows,
+        (int64_t n, int64_t c, const float *re, const float *im, int conjugate, const float *x, int64_t ldx,
+         int add, float *y, int64_t ldy),
+        (n, c, re, im, conjugate, x, ldx, add, y, ldy), 8 * n * c)
+COUNTED(void, unit_rows,
+        (int64_t n, int64_t c, const float *x, int64_t ldx, float *y, int64_t ldy, float *inv),
+        (n, c, x, ldx, y, ldy, inv), n *c)
+COUNTED(void, unit_rows_back,
+        (int64_t n, int64_t c, const float *y, int64_t ldy, const float *inv, const float *dy, int64_t lddy,
+         float *dx, int64_t lddx),
+        (n, c, y, ldy, inv, dy, lddy, dx, lddx), n *c)
+COUNTED(void, power_rows,
+        (int64_t n, int64_t c, float gain, const float *power, const float *x, int64_t ldx, float *y,
+         int64_t ldy),
+        (n, c, gain, power, x, ldx, y, ldy), n *c)
+COUNTED(void, power_rows_back,
+        (int64_t n, int64_t c, float gain, const float *power, const float *x, int64_t ldx, const float *dy,
+         int64_t lddy, float *dx, int64_t lddx, float *dgain, float *dpower),
+        (n, c, gain, power, x, ldx, dy, lddy, dx, lddx, dgain, dpower), n *c)
 
 void counting_table(fv_kernels *out, const fv_kernels *base)
 {
@@ -185,6 +204,11 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     out->fft_join = counted_fft_join;
     out->fft_filter = counted_fft_filter;
     out->fft_correlate = counted_fft_correlate;
+    out->turn_rows = counted_turn_rows;
+    out->unit_rows = counted_unit_rows;
+    out->unit_rows_back = counted_unit_rows_back;
+    out->power_rows = counted_power_rows;
+    out->power_rows_back = counted_power_rows_back;
 }
 
 double counting_work(void)

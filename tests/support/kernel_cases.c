@@ -617,6 +617,52 @@ static void magnitude_fft_correlate(operands *a, const operands *r)
     }
 }
 
+static void call_turn_rows(const fv_kernels *k, operands *o)
+{
+    k->turn_rows(o->n, o->c / 2, o->in[1], o->in[2], o->variant & 1, o->in[0], o->ld, o->variant & 2,
+                 o->out[0], o->ld);
+}
+
+static void magnitude_turn_rows(operands *a, const operands *r)
+{
+    int64_t c = a->c / 2;
+    (void)r;
+    for (int64_t i = 0; i < a->n; i++) {
+        for (int64_t f = 0; f < c; f++) {
+            const float *x = a->in[0] + i * a->ld;
+            float *y = a->out[0] + i * a->ld, sum = (x[f] + x[c + f]) * (a->in[1][f] + a->in[2][f]);
+            y[f] = sum + (a->variant & 2 ? y[f] : 0.0f);
+            y[c + f] = sum + (a->variant & 2 ? y[c + f] : 0.0f);
+        }
+    }
+}
+
+/* ---- scaling ---- */
+
+static void call_unit_rows(const fv_kernels *k, operands *o)
+{
+    if (o->c > 0)
+        k->unit_rows(o->n, o->c, o->in[0], o->ld, o->out[0], o->ld, o->out[1]);
+}
+
+static void call_unit_rows_back(const fv_kernels *k, operands *o)
+{
+    if (o->c > 0)
+        k->unit_rows_back(o->n, o->c, o->in[0], o->ld, o->in[2], o->in[1], o->ld, o->out[0], o->ld);
+}
+
+static void call_power_rows(const fv_kernels *k, operands *o)
+{
+    k->power_rows(o->n, o->c, 0.75f, o->variant ? NULL : o->in[1], o->in[0], o->ld, o->out[0], o->ld);
+}
+
+static void call_power_rows_back(const fv_kernels *k, operands *o)
+{
+    k->power_rows_back(o->n, o->c, 0.75f, o->variant & 1 ? NULL : o->in[2], o->in[0], o->ld, o->in[1], o->ld,
+                       o->out[0], o->ld, o->variant & 2 || o->c == 0 ? NULL : o->out[1],
+                       o->variant & 2 ? NULL : o->out[2]);
+}
+
 /* Equal values round alike: a lane of hundreds of them drifts by a few units in double, which no user of a
  * norm sees. */
 #define SUM_EPS (8.0 * DBL_EPSILON)
@@ -676,6 +722,11 @@ const kernel_case kernel_cases[] = {
     {CALL(fft_join), .in = "T", .out = "R", .variants = 6, MAGNITUDE(fft_pass)},
     {CALL(fft_filter), .in = "RNN", .out = "R", .variants = 4, MAGNITUDE(fft_filter), .in_place = 1},
     {CALL(fft_correlate), .in = "RR", .out = "NN", .variants = 1, MAGNITUDE(fft_correlate)},
+    {CALL(turn_rows), .in = "RCC", .out = "R", .variants = 4, MAGNITUDE(turn_rows), .in_place = 1},
+    {CALL(unit_rows), .in = "R", .out = "rn", .variants = 1, SELF, .in_place = 1},
+    {CALL(unit_rows_back), .in = "RRN", .out = "R", .variants = 1, SELF},
+    {CALL(power_rows), .in = "RC", .out = "r", .variants = 2, SELF, .in_place = 1},
+    {CALL(power_rows_back), .in = "RRC", .out = "rCC", .variants = 4, SELF, .in_place = 2},
     {.name = NULL},
 };
 /* clang-format on */

@@ -164,3 +164,20 @@ static void KERNEL(fft_correlate)(int64_t n, int64_t c, const float *a, int64_t 
         im[r] += v_sum(imag);
     }
 }
+
+static void KERNEL(turn_rows)(int64_t n, int64_t c, const float *re, const float *im, int conjugate,
+                              const float *x, int64_t ldx, int add, float *y, int64_t ldy)
+{
+    V sign = v_set1(conjugate ? -1.0f : 1.0f), minus = v_set1(conjugate ? 1.0f : -1.0f);
+    for (int64_t r = 0; r < n; r++, x += ldx, y += ldy) {
+        EACH_VECTOR(c, {
+            V turn = get(im + i, part);
+            Factor w;
+            w.re = get(re + i, part);
+            w.im = v_mul(sign, turn);
+            w.minus = v_mul(minus, turn);
+            Z z = z_get(x, c, i, part);
+            z_put(y, c, i, part, add ? z_fma(z, w, z_get(y, c, i, part)) : z_mul(z, w));
+        });
+    }
+}

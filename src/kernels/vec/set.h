@@ -65,4 +65,5 @@ void KERNEL(kernels_fill)(fv_kernels *kernels)
     kernels->fft_join = KERNEL(fft_join);
     kernels->fft_filter = KERNEL(fft_filter);
     kernels->fft_correlate = KERNEL(fft_correlate);
+    kernels->turn_rows = KERNEL(turn_rows);
 }
