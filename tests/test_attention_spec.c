@@ -205,6 +205,28 @@ static void constants_of_the_maps(void **state)
     (void)state;
 }
 
+/* Gradients of the projection itself, for every kind that can train it. */
+static void trained_projections(void **state)
+{
+    int64_t L = 9;
+    fv_context *ctx = problem_context(NULL, 2);
+    for (int n = 0; n < 2 * fv_attention_kind_count(); n++) {
+        const fv_attention_kind *kind = fv_attention_kind_at(n / 2);
+        if (!kind_runs(n / 2, n % 2) || !fv_attention_kind_takes(kind, "projection", "orthogonal"))
+            continue;
+        fv_attention_options o = options_of(kind->name, 2, 1, 3, 2);
+        problem_shape shape = {.sequences = 1, .queries = &L, .seed = (uint64_t)n};
+        o.projection = FV_PROJECTION_ORTHOGONAL;
+        o.trainable_projection = 1;
+        o.causal = n % 2;
+        o.chunk = 4;
+        o.features = 5;
+        compare(ctx, &o, &shape, INT64_MAX);
+    }
+    fv_context_destroy(ctx);
+    (void)state;
+}
+
 /* Keys so far apart that they cut chunks: more pieces in a segment of sixteen chunks than the ring of the
  * backward pass holds, so that parts of it are walked again. */
 static void cut_chunks(void **state)
@@ -237,6 +259,7 @@ int main(void)
         cmocka_unit_test(shapes_on_every_cpu),
         cmocka_unit_test(guards_and_projections),
         cmocka_unit_test(constants_of_the_maps),
+        cmocka_unit_test(trained_projections),
         cmocka_unit_test(cut_chunks),
         cmocka_unit_test(report),
     };

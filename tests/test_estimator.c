@@ -25,6 +25,7 @@
 #include <cmocka.h>
 
 #include "base/internal.h"
+#include "support/moments.h"
 #include "support/problem.h"
 #include <math.h>
 #include <stdlib.h>
@@ -71,46 +72,6 @@ static void fill_half(const estimator_case *c, float *x)
 
 /* ---- closed forms -------------------------------------------------------------------------------- */
 
-/* (a)_n = a (a+1) ... (a+n-1) */
-static double rising(double a, int n)
-{
-    double product = 1;
-    for (int i = 0; i < n; i++)
-        product *= a + i;
-    return product;
-}
-
-static double hypergeometric_0f1(double b, double u)
-{
-    double term = 1, sum = 1;
-    for (int k = 1; k < 80; k++)
-        sum += term *= u / (k * (b + k - 1));
-    return sum;
-}
-
-/* E[n^p] of n ~ chi_d. */
-static double chi_moment(double d, int p)
-{
-    return exp(p * log(2) / 2 + lgamma((d + p) / 2) - lgamma(d / 2));
-}
-
-/* E exp((w_1 + w_2).z) of rows with cosine c and norms chi: sum_k (w/2)^k / (k! (d/2)_k) E[s^k], w = |z|^2/2. */
-static double pair_moment(double d, double w, double c)
-{
-    double sum = 0;
-    for (int k = 0; k < 40; k++) {
-        double power = 0; /* E[s^k] / k!, by the multinomial theorem */
-        for (int a = 0; a <= k; a++)
-            for (int b = 0; a + b <= k; b++) {
-                int both = k - a - b;
-                power += pow(2 * c, both) * chi_moment(d, 2 * a + both) * chi_moment(d, 2 * b + both) /
-                         (tgamma(a + 1) * tgamma(b + 1) * tgamma(both + 1));
-            }
-        sum += pow(w / 2, k) / rising(d / 2, k) * power;
-    }
-    return sum;
-}
-
 /* Moments of one case: E exp(w.z), E exp(2 w.z), E exp((w_1 + w_2).z) inside a block. */
 typedef struct moments {
     double first, second, pair;
@@ -121,9 +82,9 @@ static moments haar_moments(const estimator_case *c)
     double d = (double)c->d, w = c->z2 / 2;
     double cosine = c->projection == FV_PROJECTION_SIMPLEX && d > 1 ? -1 / (d - 1) : 0;
     if (c->norms == FV_ROW_NORMS_SQRT_D)
-        return (moments){hypergeometric_0f1(d / 2, d * c->z2 / 4), hypergeometric_0f1(d / 2, d * c->z2),
-                         hypergeometric_0f1(d / 2, d * c->z2 * (1 + cosine) / 2)};
-    return (moments){exp(w), exp(4 * w), pair_moment(d, w, cosine)};
+        return (moments){moment_0f1(d / 2, d * c->z2 / 4), moment_0f1(d / 2, d * c->z2),
+                         moment_0f1(d / 2, d * c->z2 * (1 + cosine) / 2)};
+    return (moments){exp(w), exp(4 * w), moment_pair(d, w, cosine)};
 }
 
 /* E exp(n t) over the norm n of a row. */
@@ -133,7 +94,7 @@ static double over_norms(const estimator_case *c, double t)
         return exp(sqrt((double)c->d) * t);
     double sum = 0;
     for (int p = 0; p < 60; p++)
-        sum += pow(t, p) * chi_moment((double)c->d, p) / tgamma(p + 1);
+        sum += pow(t, p) * moment_chi((double)c->d, p) / tgamma(p + 1);
     return sum;
 }
 

@@ -73,55 +73,65 @@ static void trigonometric(const spec *s, const spec_vector *v, num *logs)
 
 /* ---- favor++, favor#: A and Psi from a sequence, constants for derivatives ------------------------------ */
 
-static num constant(num a)
+/* Means over a sequence's queries or keys, as a head sees them, by channel, and how well float32 code knows them. */
+typedef struct side_means {
+    num *mean, *square; /* [d] */
+} side_means;
+
+static side_means means_of(const spec *s, const spec_vector *v, bool key)
 {
-    return (num){creal(a.v), a.m, 0, 0};
+    int64_t heads = key ? s->options.kv_heads : s->options.heads, d = s->options.dim;
+    int64_t h = key ? v->head * s->options.kv_heads / s->options.heads : v->head;
+    int64_t n = key ? v->keys : v->queries;
+    int64_t first = (key ? spec_key_offsets(s) : s->layout.offsets_q)[v->sequence];
+    const num *x = (key ? s->K : s->Q) + (first * heads + h) * d;
+    side_means means = {calloc((size_t)d, sizeof(num)), calloc((size_t)d, sizeof(num))};
+    for (int64_t c = 0; c < d; c++) {
+        double sum = 0, size = 0, square = 0;
+        for (int64_t i = 0; i < n; i++) {
+            double a = creal(x[i * heads * d + c].v);
+            sum += a, size += fabs(a), square += a * a;
+        }
+        double scale = s->options.scale, root = sqrt(scale), count = n > 0 ? (double)n : 1;
+        /* Roundings: of a term, of the scale, of the sum's weight. */
+        means.mean[c] = (num){root * sum / count, 2 * root * size / count, 0, 0};
+        means.square[c] = (num){scale * square / count, 4 * scale * square / count, 0, 0};
+    }
+    return means;
 }
 
-/* Means over a sequence's queries or keys, as head h sees them, of channel c and of its square. */
-static void channel_means(const spec *s, const spec_vector *v, bool key, int64_t c, num *mean, num *square)
+static void free_means(side_means means)
 {
-    const spec_vector *w = v;
-    int64_t heads = key ? s->options.kv_heads : s->options.heads, d = s->options.dim;
-    int64_t h = key ? w->head * s->options.kv_heads / s->options.heads : w->head;
-    int64_t n = key ? w->keys : w->queries;
-    const num *x =
-        (key ? s->K : s->Q) + (key ? spec_key_offsets(s) : s->layout.offsets_q)[w->sequence] * heads * d;
-    *mean = *square = num_input(0, 0);
-    for (int64_t i = 0; i < n; i++) {
-        num a = constant(num_scaled(sqrt(s->options.scale), x[(i * heads + h) * d + c]));
-        *mean = num_add(*mean, num_scaled(1.0 / (double)n, a));
-        *square = num_add(*square, num_scaled(1.0 / (double)n, num_mul(a, a)));
-    }
+    free(means.mean);
+    free(means.square);
 }
 
 /* Psi of channel c; 1 for favor++. */
-static num channel_scale(const spec *s, const spec_vector *v, bool sharp, int64_t c)
+static num channel_scale(const spec *s, const spec_vector *v, bool sharp, int64_t c, num x2, num y2)
 {
-    num mean, x2, y2;
     if (!sharp)
         return num_input(1, 0);
     if (s->input[FV_INPUT_PSI_DIAGONAL] != NULL)
         return spec_input(s, FV_INPUT_PSI_DIAGONAL, v->head * s->options.dim + c);
-    channel_means(s, v, false, c, &mean, &x2);
-    channel_means(s, v, true, c, &mean, &y2);
     if (creal(x2.v) == 0 || creal(y2.v) == 0)
         return num_input(1, 0);
     return num_sqrt(num_sqrt(num_div(y2, x2)));
 }
 
-/* Mean of |x + y|^2 over all pairs. */
-static num mean_of_pairs(const spec *s, const spec_vector *v, bool sharp)
+/* Psi [d], and the mean of |x + y|^2 over all pairs, given or of the sequence. */
+static num statistics(const spec *s, const spec_vector *v, bool sharp, num *scale)
 {
+    side_means x = means_of(s, v, false), y = means_of(s, v, true);
     num psi = num_input(0, 0);
     for (int64_t c = 0; c < s->options.dim; c++) {
-        num x, x2, y, y2, scale = channel_scale(s, v, sharp, c), square = num_mul(scale, scale);
-        channel_means(s, v, false, c, &x, &x2);
-        channel_means(s, v, true, c, &y, &y2);
-        psi = num_add(psi, num_add(num_mul(square, x2), num_div(y2, square)));
-        psi = num_add(psi, num_scaled(2, num_mul(x, y)));
+        scale[c] = channel_scale(s, v, sharp, c, x.square[c], y.square[c]);
+        num square = num_mul(scale[c], scale[c]);
+        psi = num_add(psi, num_add(num_mul(square, x.square[c]), num_div(y.square[c], square)));
+        psi = num_add(psi, num_scaled(2, num_mul(x.mean[c], y.mean[c])));
     }
-    return psi;
+    free_means(x);
+    free_means(y);
+    return s->options.psi >= 0 ? num_input(s->options.psi, 0) : psi;
 }
 
 /* A = (1 - 1/rho)/8, rho = (sqrt((2 psi + d)^2 + 8 d psi) - 2 psi - d) / (4 psi). */
@@ -140,13 +150,10 @@ static num optimal_a(const spec *s, num psi)
 static void optimal_features(const spec *s, const spec_vector *v, bool sharp, num *logs)
 {
     int64_t d = s->options.dim;
-    num psi = s->options.psi >= 0 ? num_input(s->options.psi, 0) : mean_of_pairs(s, v, sharp);
-    num A = optimal_a(s, psi), B2 = num_sub(num_input(1, 0), num_scaled(4, A));
     num *x = malloc((size_t)d * sizeof *x);
-    for (int64_t c = 0; c < d; c++) {
-        num scale = channel_scale(s, v, sharp, c);
-        x[c] = v->key ? num_div(v->x[c], scale) : num_mul(v->x[c], scale);
-    }
+    num A = optimal_a(s, statistics(s, v, sharp, x)), B2 = num_sub(num_input(1, 0), num_scaled(4, A));
+    for (int64_t c = 0; c < d; c++)
+        x[c] = v->key ? num_div(v->x[c], x[c]) : num_mul(v->x[c], x[c]);
     spec_vector seen = *v;
     seen.x = x;
     for (int64_t f = 0; f < s->m; f++) {
