@@ -168,6 +168,7 @@ static step_result step_of(fv_model *model, const fv_batch *batch)
     step_result r = {.bytes = (size_t)fv_model_parameters(model) * sizeof(float)};
     r.gradient = malloc(r.bytes);
     OK(fv_model_prepare(model, batch->tokens, batch->sequences, batch->predicted, true));
+    fv_open(model->work.pool, model->work.pool_bytes);
     memset(model->work.pool, 0xff, model->work.pool_bytes);
     OK(fv_model_train_batch(model, batch, 0.1f, 3, 1, 0, &r.loss, &r.correct));
     assert_int_equal(model->tape.pool.count, 0);

@@ -52,6 +52,7 @@ static outcome step_of(fv_model *model, const fv_batch *batch, bool keep_all)
     o.gradient = malloc(bytes);
     model->tape.keep_all = keep_all;
     OK(fv_model_prepare(model, batch->tokens, batch->sequences, batch->predicted, true));
+    fv_open(model->work.pool, model->work.pool_bytes);
     memset(model->work.pool, 0xff, model->work.pool_bytes);
     OK(fv_model_train_batch(model, batch, 0.01f, 3, 5, 2, &o.loss, &o.correct));
     assert_int_equal(model->tape.pool.count, 0); /* everything was given back */

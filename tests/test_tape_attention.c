@@ -174,12 +174,73 @@ static void test_shared_heads(void **state)
             }
 }
 
+/* ---- one head's tensor for all heads ------------------------------------------------------------------- */
+
+static void record_shared(void *arg)
+{
+    static fv_attention_inputs inputs;
+    const attention_case *c = arg;
+    for (int i = 0; i < FV_INPUT_COUNT; i++)
+        inputs.trained[i] = -1;
+    inputs.trained[FV_INPUT_BANDWIDTH] = 5;
+    inputs.shared[FV_INPUT_BANDWIDTH] = true;
+    fv_attention_call call = {.layout = &c->layout,
+                              .parts[0] = {.op = c->ops[0], .drawn = c->drawn[0], .inputs = &inputs}};
+    bench_end(fv_tape_attention(&bench.tape, bench_input(ROWS, first_cols(c), c->first), -1, &call));
+}
+
+/* The gradient of a tensor that all heads share is the sum of those they would have alone. */
+static void test_shared_input(void **state)
+{
+    (void)state;
+    static attention_case c;
+    static float y[ROWS * HEADS * DIM], dqkv[ROWS * MOST_COLS], bandwidth[HEADS * DIM], d[HEADS * DIM];
+    void *saved = NULL, *scratch = NULL;
+    fv_memory need;
+    c = (attention_case){.layout = {3, offsets_q, NULL}, .kv_heads = HEADS};
+    fv_attention *op = make_operator(&c, 0, "rfa", 0, HEADS, HEADS);
+    tiny_normals(11, 1, c.first, ROWS * first_cols(&c));
+    for (int h = 0; h < HEADS; h++)
+        memcpy(bandwidth + h * DIM, bench.parameters + 5, DIM * sizeof *bandwidth);
+    bench_play(record_shared, &c);
+
+    OK(fv_attention_measure(op, &c.layout, &need));
+    assert_int_equal(posix_memalign(&saved, 64, need.saved + 64), 0);
+    assert_int_equal(posix_memalign(&scratch, 64, need.scratch + 64), 0);
+    int64_t cols = first_cols(&c);
+    fv_attention_io io = {.q = c.first,
+                          .k = c.first + HEADS * DIM,
+                          .v = c.first + 2 * HEADS * DIM,
+                          .y = y,
+                          .q_stride = cols,
+                          .k_stride = cols,
+                          .v_stride = cols};
+    fv_attention_bind_drawn(op, c.drawn[0], &io);
+    io.input[FV_INPUT_BANDWIDTH] = bandwidth;
+    fv_attention_grad grad = {
+        .dy = bench.dy, .dq = dqkv, .dk = dqkv + HEADS * DIM, .dv = dqkv + 2 * HEADS * DIM};
+    grad.d_input[FV_INPUT_BANDWIDTH] = d;
+    OK(fv_attention_forward(op, &c.layout, &io, saved, scratch));
+    OK(fv_attention_backward(op, &c.layout, &io, &grad, saved, scratch));
+    assert_memory_equal(bench.y, y, sizeof y);
+    for (int i = 0; i < DIM; i++) {
+        double sum = 0, magnitude = 0;
+        for (int h = 0; h < HEADS; h++)
+            sum += (double)d[h * DIM + i], magnitude += fabs((double)d[h * DIM + i]);
+        assert_near((double)bench.gradients[5 + i], sum, 4 * magnitude, "shared bandwidth");
+    }
+    assert_true(bench.gradients[4] == 0 && bench.gradients[5 + DIM] == 0);
+    free(saved), free(scratch);
+    fv_attention_destroy(op);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_self),
         cmocka_unit_test(test_cross),
         cmocka_unit_test(test_shared_heads),
+        cmocka_unit_test(test_shared_input),
     };
     return cmocka_run_group_tests(tests, bench_setup, bench_teardown);
 }

@@ -58,6 +58,72 @@ static fv_attention_io make_io(const fv_tape *tape, const fv_node *node, int whi
     return io;
 }
 
+/* ---- inputs that all heads share ---------------------------------------------------------------------- */
+
+/* Copies of such an input for every head, as the operator takes it, while it runs; in backward the gradients. */
+typedef struct shared_input {
+    fv_input which;
+    int64_t heads, floats; /* of one head */
+    fv_block block;
+} shared_input;
+
+enum { MOST_SHARED = 2 };
+
+/* Takes room for the shared inputs of a part; returns how many there are. */
+static int take_shared(fv_tape *tape, const fv_attention_part *part, shared_input shared[MOST_SHARED])
+{
+    int count = 0;
+    fv_input_info info;
+    for (int i = 0; part->inputs != NULL && i < FV_INPUT_COUNT && count < MOST_SHARED; i++)
+        if (part->inputs->shared[i] && fv_attention_input(part->op, (fv_input)i, &info)) {
+            shared_input *s = &shared[count++];
+            *s = (shared_input){(fv_input)i, info.shape[0], info.floats / info.shape[0], {0}};
+            s->block = fv_tape_take(tape, info.floats);
+        }
+    return count;
+}
+
+static void give_shared(fv_tape *tape, shared_input shared[MOST_SHARED], int count)
+{
+    for (int i = 0; i < count; i++)
+        fv_tape_give(tape, &shared[i].block);
+}
+
+/* Every head gets the parameter, or zeros. */
+static void spread(const fv_tape *tape, const shared_input *s, const float *parameter)
+{
+    float *all = fv_tape_block(tape, s->block);
+    for (int64_t h = 0; h < s->heads; h++) {
+        float *one = all + h * s->floats;
+        if (parameter != NULL)
+            tape->ctx->kernels->copy_rows(1, s->floats, parameter, s->floats, one, s->floats);
+        else
+            tape->ctx->kernels->fill(s->floats, 0.0f, one);
+    }
+}
+
+static void spread_inputs(const fv_tape *tape, const fv_attention_part *part, const shared_input *shared,
+                          int count, fv_attention_io *io)
+{
+    for (int i = 0; i < count; i++) {
+        spread(tape, &shared[i], fv_tape_parameter(tape, part->inputs->trained[shared[i].which]));
+        io->input[shared[i].which] = fv_tape_block(tape, shared[i].block);
+    }
+}
+
+/* The gradient of the parameter is the sum over the heads. */
+static void gather_gradients(const fv_tape *tape, const fv_attention_part *part, const shared_input *shared,
+                             int count)
+{
+    for (int i = 0; i < count; i++) {
+        const shared_input *s = &shared[i];
+        float *gradient = fv_tape_parameter_gradient(tape, part->inputs->trained[s->which]);
+        for (int64_t h = 0; h < s->heads; h++)
+            tape->ctx->kernels->axpy(s->floats, 1.0f, fv_tape_block(tape, s->block) + h * s->floats,
+                                     gradient);
+    }
+}
+
 /* ---- forward ------------------------------------------------------------------------------------- */
 
 /* One token of one stream is a step; more of them, or the first ones, a forward that continues the state. */
@@ -78,6 +144,23 @@ static char *saved_of(const fv_tape *tape, const fv_node *node, int which)
     return saved != NULL ? saved + before : NULL;
 }
 
+static void run_part(fv_tape *tape, const fv_node *node, int which, float *y, void *scratch)
+{
+    const fv_attention_part *part = &node->as.attention.call.parts[which];
+    shared_input shared[MOST_SHARED];
+    int count = take_shared(tape, part, shared);
+    if (fv_tape_running(tape)) {
+        const float *second = node->as.attention.cross ? fv_tape_data(tape, node->input[1]) : NULL;
+        arrays a = split(node, fv_tape_data(tape, node->input[0]), second);
+        fv_attention_io io = make_io(tape, node, which, &a, y);
+        spread_inputs(tape, part, shared, count, &io);
+        fv_tape_fail(tape,
+                     attend(node->as.attention.call.layout, part, &io,
+                            fv_tape_value(tape, node->output)->rows, saved_of(tape, node, which), scratch));
+    }
+    give_shared(tape, shared, count);
+}
+
 static void attention_forward(fv_tape *tape, fv_node *node)
 {
     const fv_memory *need = &node->as.attention.whole.need;
@@ -85,14 +168,8 @@ static void attention_forward(fv_tape *tape, fv_node *node)
     if (tape->saving && need->saved > 0)
         node->saved = fv_tape_take_bytes(tape, need->saved);
     fv_block scratch = fv_tape_take_bytes(tape, need->scratch);
-    const float *second = node->as.attention.cross ? fv_tape_data(tape, node->input[1]) : NULL;
-    for (int i = 0; i < node->as.attention.count && fv_tape_running(tape); i++) {
-        arrays a = split(node, fv_tape_data(tape, node->input[0]), second);
-        fv_attention_io io = make_io(tape, node, i, &a, y);
-        fv_tape_fail(tape, attend(node->as.attention.call.layout, &node->as.attention.call.parts[i], &io,
-                                  fv_tape_value(tape, node->output)->rows, saved_of(tape, node, i),
-                                  fv_tape_block(tape, scratch)));
-    }
+    for (int i = 0; i < node->as.attention.count; i++)
+        run_part(tape, node, i, y, fv_tape_block(tape, scratch));
     fv_tape_give(tape, &scratch);
 }
 
@@ -150,7 +227,9 @@ typedef struct gradients {
     bool in_place;
 } gradients;
 
-static fv_status attend_back(fv_tape *tape, const fv_node *node, int which, const gradients *g, void *scratch)
+/* Shared inputs stand twice: [0] copies, [1] their gradients. */
+static fv_status attend_back(fv_tape *tape, const fv_node *node, int which, const gradients *g,
+                             shared_input shared[2][MOST_SHARED], int count, void *scratch)
 {
     const fv_attention_part *part = &node->as.attention.call.parts[which];
     const fv_value *out = fv_tape_value(tape, node->output);
@@ -163,10 +242,29 @@ static fv_status attend_back(fv_tape *tape, const fv_node *node, int which, cons
                               .dv = (float *)(uintptr_t)back.v,
                               .in_place = g->in_place};
     bind_gradients(tape, part, &io, &grad);
+    spread_inputs(tape, part, shared[0], count, &io);
+    for (int i = 0; i < count; i++) {
+        spread(tape, &shared[1][i], NULL);
+        grad.d_input[shared[1][i].which] = fv_tape_block(tape, shared[1][i].block);
+    }
     if (io.input[FV_INPUT_GATE] != NULL)
         grad.d_input[FV_INPUT_GATE] = g->of[1];
-    return fv_attention_backward(part->op, node->as.attention.call.layout, &io, &grad,
-                                 saved_of(tape, node, which), scratch);
+    TRY(fv_attention_backward(part->op, node->as.attention.call.layout, &io, &grad,
+                              saved_of(tape, node, which), scratch));
+    gather_gradients(tape, part, shared[1], count);
+    return FV_OK;
+}
+
+static void run_part_back(fv_tape *tape, const fv_node *node, int which, const gradients *g, void *scratch)
+{
+    const fv_attention_part *part = &node->as.attention.call.parts[which];
+    shared_input shared[2][MOST_SHARED];
+    int count = take_shared(tape, part, shared[0]);
+    (void)take_shared(tape, part, shared[1]);
+    if (fv_tape_running(tape))
+        fv_tape_fail(tape, attend_back(tape, node, which, g, shared, count, scratch));
+    give_shared(tape, shared[1], count);
+    give_shared(tape, shared[0], count);
 }
 
 static void attention_backward(fv_tape *tape, fv_node *node)
@@ -181,8 +279,8 @@ static void attention_backward(fv_tape *tape, fv_node *node)
     }
     g.of[0] = g.in_place ? in_place_gradient(tape, node->input[0]) : added_gradient(tape, node->input[0]);
     fv_block scratch = fv_tape_take_bytes(tape, node->as.attention.whole.need.scratch);
-    for (int i = 0; i < node->as.attention.count && fv_tape_running(tape); i++)
-        fv_tape_fail(tape, attend_back(tape, node, i, &g, fv_tape_block(tape, scratch)));
+    for (int i = 0; i < node->as.attention.count; i++)
+        run_part_back(tape, node, i, &g, fv_tape_block(tape, scratch));
     fv_tape_give(tape, &scratch);
     for (int k = 0; k < 2; k++)
         if (node->input[k] >= 0)

@@ -86,6 +86,7 @@ typedef struct fv_embedding {
 /* Inputs of an attention operator beside q, k, v that are no part of a batch. */
 typedef struct fv_attention_inputs {
     int64_t trained[FV_INPUT_COUNT];    /* offsets into the parameters; -1: none */
+    bool shared[FV_INPUT_COUNT];        /* the parameter holds one head's tensor, for all heads */
     const float *fixed[FV_INPUT_COUNT]; /* constants; NULL: none */
 } fv_attention_inputs;
 

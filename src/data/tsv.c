@@ -34,7 +34,8 @@ static fv_status take_bytes(fv_reader *reader, bool *whole)
     if (memchr(begin, '\0', count) != NULL)
         return fv_source_fail(source, "byte 0x00 is not text; expected columns with tabs between them");
     TRY(fv_reader_reserve(reader, (int64_t)count));
-    memcpy(reader->letters + reader->length, begin, count);
+    if (count > 0)
+        memcpy(reader->letters + reader->length, begin, count);
     reader->length += (int64_t)count;
     source->at += count + (newline != NULL);
     return FV_OK;

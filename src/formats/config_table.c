@@ -73,6 +73,7 @@ static const fv_config_key keys[] = {
     {"attention.ppsbn", MODEL, BOOL, 0, 1, NULL, "false", "Macformer's scaling: q and k to unit vectors before, a learned power after"},
     {"attention.rotary", MODEL, BOOL, 0, 1, NULL, "false", "rotary positions on q and k"},
     {"attention.rotary_base", MODEL, REAL, 0, 1e30, NULL, "0", "base of the rotary frequencies; 0: 10000"},
+    {"attention.linformer_sharing", MODEL, TEXT, 0, 0, "none|headwise|key-value|layer", "none", "linformer: who has the same projections: nobody, the heads of a layer, these with E = F, all layers too"},
     {"attention.local_heads", MODEL, INT, 0, 65536, NULL, "0", "the first heads of a layer attend to a window, the others as attention.kind says"},
     {"attention.local_window", MODEL, INT, -1, EXACT, NULL, "-1", "W of these heads: keys with |i-j| <= W are seen; below 0: the kind's"},
     {"attention.redraw", MODEL, INT, 0, EXACT, NULL, "1000", "steps between new projections while training; 0: never"},

@@ -178,7 +178,7 @@ static void bind_constants(fv_model *model, const fv_operator *o, fv_attention_i
 {
     fv_input_info info;
     for (int i = 0; i < FV_INPUT_COUNT; i++)
-        inputs->trained[i] = -1, inputs->fixed[i] = NULL;
+        inputs->trained[i] = -1, inputs->fixed[i] = NULL, inputs->shared[i] = false;
     if (fv_attention_input(o->op, FV_INPUT_DECAY, &info))
         inputs->fixed[FV_INPUT_DECAY] = model->constants;
     if (fv_attention_input(o->op, FV_INPUT_PSI_DIAGONAL, &info) && o->info.options.causal)

@@ -24,7 +24,8 @@ typedef enum init {
     IDENTITY,
     GATE_BIAS,
     DISTANCE,
-    SPREAD
+    SPREAD,
+    SPREAD_SHARED
 } init;
 typedef enum when { ALWAYS, LEARNED, LM, UNTIED, CLASSIFIER, PAIRS } when;
 
@@ -189,12 +190,38 @@ static void walk_gate(const walk *w, const fv_operator *o, fv_site *site, const 
     w->visit(w->arg, &bias);
 }
 
-static void walk_input(const walk *w, const fv_operator *o, const struct input_row *row, const char *prefix,
-                       int64_t *offset)
+static bool is_shared(const fv_shape *s, fv_input which)
+{
+    return s->sharing != FV_SHARING_NONE && (which == FV_INPUT_LINFORMER_E || which == FV_INPUT_LINFORMER_F);
+}
+
+/* Linformer's E or F for all heads of a layer, or of all layers: visited where it stands first. */
+static void walk_shared(const walk *w, const fv_input_info *info, fv_input which, int64_t site,
+                        const char *prefix, int64_t *offset)
+{
+    bool first = w->shape->sharing == FV_SHARING_LAYER ? site == 0 : true;
+    if (!first || (which == FV_INPUT_LINFORMER_F && w->shape->sharing != FV_SHARING_HEADWISE))
+        return;
+    tensor t = {.prefix = w->shape->sharing == FV_SHARING_LAYER ? "attention." : prefix,
+                .name = info->name,
+                .rank = 2,
+                .shape = {info->shape[1], info->shape[2]},
+                .init = SPREAD_SHARED,
+                .decay = true,
+                .offset = offset};
+    w->visit(w->arg, &t);
+}
+
+static void walk_input(const walk *w, const fv_operator *o, const struct input_row *row, int64_t site,
+                       const char *prefix, int64_t *offset)
 {
     fv_input_info info;
     if (!fv_attention_input(o->op, row->which, &info) || !info.has_gradient)
         return;
+    if (is_shared(w->shape, row->which)) {
+        walk_shared(w, &info, row->which, site, prefix, offset);
+        return;
+    }
     bool kernel = o->info.options.position_bias == FV_POSITION_BIAS_KERNEL;
     tensor t = {.prefix = prefix,
                 .name = info.name,
@@ -218,7 +245,8 @@ static void walk_site(const walk *w, fv_use use, int64_t layer)
             continue;
         int64_t *trained = site != NULL ? site->inputs[part].trained : NULL;
         for (int i = 0; i < FV_COUNT(input_rows); i++)
-            walk_input(w, o, &input_rows[i], prefix, trained != NULL ? &trained[input_rows[i].which] : NULL);
+            walk_input(w, o, &input_rows[i], fv_site_index(w->shape, use, layer), prefix,
+                       trained != NULL ? &trained[input_rows[i].which] : NULL);
         walk_gate(w, o, site, prefix);
     }
 }
@@ -307,6 +335,26 @@ static void add_view(void *arg, const tensor *t)
     model->float_count += p->count;
 }
 
+/* What stood elsewhere first: E of the same site or of site 0. */
+static void share_offsets(fv_model *model)
+{
+    const fv_shape *s = &model->shape;
+    for (int64_t i = 0; s->sharing != FV_SHARING_NONE && i < fv_site_count(s); i++)
+        for (int part = 0; part < FV_ATTENTION_PARTS; part++) {
+            const fv_attention *op = model->ops.of[model->sites[i].use][part].op;
+            fv_attention_inputs *inputs = &model->sites[i].inputs[part];
+            fv_input_info info;
+            if (op == NULL || !fv_attention_input(op, FV_INPUT_LINFORMER_E, &info))
+                continue;
+            inputs->shared[FV_INPUT_LINFORMER_E] = inputs->shared[FV_INPUT_LINFORMER_F] = true;
+            if (s->sharing == FV_SHARING_LAYER)
+                inputs->trained[FV_INPUT_LINFORMER_E] =
+                    model->sites[0].inputs[part].trained[FV_INPUT_LINFORMER_E];
+            if (s->sharing != FV_SHARING_HEADWISE)
+                inputs->trained[FV_INPUT_LINFORMER_F] = inputs->trained[FV_INPUT_LINFORMER_E];
+        }
+}
+
 void fv_parameters_layout(fv_model *model)
 {
     model->place = model->head = model->dense = -1;
@@ -314,6 +362,7 @@ void fv_parameters_layout(fv_model *model)
         &(walk){.shape = &model->shape, .ops = &model->ops, .model = model, .visit = add_view, .arg = model});
     if (model->shape.tied)
         model->head = model->token;
+    share_offsets(model);
 }
 
 /* ---- initial values ------------------------------------------------------------------------------ */
@@ -392,6 +441,9 @@ static void init_parameter(void *arg, int64_t index, int worker)
         break;
     case DISTANCE:
         draw_distances(&random, p, values);
+        break;
+    case SPREAD_SHARED:
+        draw_uniform(&random, 1.0 / sqrt((double)p->shape[0]), values, p->count);
         break;
     case SPREAD:
         draw_uniform(&random, 1.0 / sqrt((double)p->shape[1]), values, p->count);

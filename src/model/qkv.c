@@ -27,8 +27,9 @@ fv_status fv_model_qkv(fv_model *model, const fv_batch *batch, int64_t layer, fl
     fv_pass pass = {
         .tokens = batch->tokens, .ids = batch->inputs, .layout = {batch->sequences, batch->offsets, NULL}};
     if (model->shape.decoder_layers > 0)
-        return fv_fail(model->ctx, FV_ERR_USAGE,
-                       "queries and keys of an encoder-decoder, which reads two sequences, cannot be shown yet");
+        return fv_fail(
+            model->ctx, FV_ERR_USAGE,
+            "queries and keys of an encoder-decoder, which reads two sequences, cannot be shown yet");
     TRY(fv_batch_check(model, batch));
     if (layer < 0 || layer >= model->shape.layers)
         return fv_fail(model->ctx, FV_ERR_USAGE, "layer %lld of %lld; they count from 0", (long long)layer,

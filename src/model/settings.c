@@ -167,6 +167,22 @@ static fv_status read_head(fv_context *ctx, const fv_config *config, fv_shape *s
     return FV_OK;
 }
 
+static fv_status read_sharing(fv_context *ctx, const fv_config *config, fv_shape *s)
+{
+    static const char *const names[] = {"none", "headwise", "key-value", "layer"}; /* ORDER as fv_sharing */
+    const char *name = fv_config_text(config, "attention.linformer_sharing");
+    int i = FV_COUNT(names) - 1;
+    while (i > 0 && strcmp(names[i], name) != 0)
+        i--;
+    s->sharing = (fv_sharing)i;
+    const fv_attention_kind *kind = fv_attention_kind_find(fv_config_text(config, "attention.kind"));
+    if (i == 0 || kind == NULL || fv_attention_kind_takes(kind, "projected", NULL))
+        return FV_OK;
+    return fv_fail(ctx, FV_ERR_USAGE,
+                   "config: attention.linformer_sharing is %s; attention %s has no such matrices", name,
+                   kind->name);
+}
+
 fv_status fv_shape_read(fv_context *ctx, fv_config *config, fv_shape *shape)
 {
     *shape = (fv_shape){0};
@@ -179,6 +195,7 @@ fv_status fv_shape_read(fv_context *ctx, fv_config *config, fv_shape *shape)
     TRY(read_places(ctx, config, shape));
     TRY(read_activation(ctx, config, shape));
     TRY(read_reals(ctx, config, shape));
+    TRY(read_sharing(ctx, config, shape));
     shape->recompute = fv_config_bool(config, "gradient_checkpointing") != 0;
     shape->reversible = fv_config_bool(config, "reversible") != 0;
     if (shape->recompute && shape->reversible)

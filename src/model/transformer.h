@@ -13,6 +13,14 @@ typedef enum fv_places_kind { FV_PLACES_NONE = 0, FV_PLACES_LEARNED, FV_PLACES_S
 /* What is predicted: a token a token, a label a sequence, a label two sequences. */
 typedef enum fv_head_kind { FV_HEAD_LM = 0, FV_HEAD_CLASSIFICATION, FV_HEAD_PAIR } fv_head_kind;
 
+/* Who has the same E and F in Linformer: nobody; the heads of a layer; these, and E is F; all layers too. */
+typedef enum fv_sharing {
+    FV_SHARING_NONE = 0,
+    FV_SHARING_HEADWISE,
+    FV_SHARING_KEY_VALUE,
+    FV_SHARING_LAYER
+} fv_sharing;
+
 typedef struct fv_shape {
     const fv_tokenizer *tokenizer;
     int64_t vocabulary, width, layers, heads, kv_heads, head_dim, inner;
@@ -25,8 +33,9 @@ typedef struct fv_shape {
     fv_activation activation;
     float dropout, norm_eps;
     bool tied, causal;
-    bool recompute;  /* layers run again in backward (gradient_checkpointing) */
-    bool reversible; /* two streams, and backward makes the inputs of layers from their outputs */
+    fv_sharing sharing; /* of Linformer's E and F */
+    bool recompute;     /* layers run again in backward (gradient_checkpointing) */
+    bool reversible;    /* two streams, and backward makes the inputs of layers from their outputs */
     uint64_t projection_seed;
 } fv_shape;
 
