@@ -31,6 +31,7 @@ static const struct {
     {"rmf-inv", APPROX_MACLAURIN, false, INV, false},
     {"rmf-logi", APPROX_MACLAURIN, false, LOGI, false},
     {"rmf-sqrt", APPROX_MACLAURIN, false, SQRT, false},
+    {"reformer", APPROX_UNKNOWN, false, NO_SERIES, false}, /* its keys are its queries */
 };
 
 static int find(const char *kind)
