@@ -567,7 +567,10 @@ const cli_command cli_approx = {
         "the "
         "effective number of features (sum w)^2/sum w^2 of their shares w in the normaliser, and for each "
         "layer what to take for --wanted-error: from the law error^2 = c/m, fitted to the features measured, "
-        "and the number of operations of both ways at the length of the data.",
+        "and the number of operations of both ways at the length of the data. Scale, mask, rotary positions "
+        "and "
+        "ppSBN are the model's (ppSBN without what was learned behind it); position biases, gates and decays "
+        "are left out on both sides.",
     .examples = "favor approx --html approx.html\n"
                 "favor approx --maps favor+,relu --features 64,256 --length 1024 --dim 64 --json\n"
                 "favor approx --study kernel --features 64 --html kernel.html\n"

@@ -52,7 +52,7 @@ static const page pages[] = {
      REPORT_COUNT,
      true,
      false,
-     {"dim"},
+     {"dim", "ppsbn"},
      {{"Error of the output", "error_output", "ci_low", "ci_high", NULL},
       {"Error of the attention matrix", "error_matrix", "matrix_ci_low", "matrix_ci_high", NULL},
       {"Error against the map's own kernel", "error_own_kernel", NULL, NULL, NULL}}},
@@ -99,6 +99,8 @@ static const page pages[] = {
 static double number(const json_t *row, const char *key)
 {
     const json_t *value = key != NULL ? json_object_get(row, key) : NULL;
+    if (json_is_boolean(value))
+        return json_is_true(value) ? 1 : 0;
     return json_is_number(value) ? json_number_value(value) : (double)NAN;
 }
 
@@ -128,8 +130,6 @@ static label label_of(const approx *a, const page *p, const json_t *row)
     if (!split && strcmp(p->x, "features") != 0 && a->features.count > 1)
         used +=
             snprintf(name.text + used, sizeof name.text - (size_t)used, " m=%.0f", number(row, "features"));
-    if (json_is_true(json_object_get(row, "ppsbn")))
-        snprintf(name.text + used, sizeof name.text - (size_t)used, " ppSBN");
     return name;
 }
 
@@ -157,9 +157,15 @@ static label group_of(const page *p, const json_t *row)
 {
     label name = {""};
     int used = 0;
-    for (int i = 0; i < GROUP_KEYS && p->split[i] != NULL; i++)
-        used += snprintf(name.text + used, sizeof name.text - (size_t)used, "%s%s %g", i > 0 ? ", " : "",
-                         p->split[i], number(row, p->split[i]));
+    for (int i = 0; i < GROUP_KEYS && p->split[i] != NULL; i++) {
+        char *at = name.text + used;
+        size_t left = sizeof name.text - (size_t)used;
+        const char *comma = i > 0 ? ", " : "";
+        if (strcmp(p->split[i], "ppsbn") == 0)
+            used += snprintf(at, left, "%s%s ppSBN", comma, number(row, "ppsbn") > 0 ? "with" : "without");
+        else
+            used += snprintf(at, left, "%s%s %g", comma, p->split[i], number(row, p->split[i]));
+    }
     return name;
 }
 

@@ -48,11 +48,16 @@ check 'errors grow over layers' 'favor approx --study layers --length 64 --dim 8
 import json, sys
 errors = [row[\"error_output\"] for row in json.load(sys.stdin)]
 assert len(errors) == 3 and 0 < errors[0] < errors[2] < 1"'
-check 'lengths and widths multiply' 'favor approx --study lengths --maps favor+ --length 32,64 --dim 4,8 --features 16 --draws 2 \
---json 2>/dev/null | python3 -c "
+check 'lengths and widths multiply, with and without ppSBN, which makes small vectors' 'favor approx --study lengths \
+--maps favor+,rmf-exp --length 32,64 --dim 4,8 --features 64 --draws 4 --json | python3 -c "
 import json, sys
-rows = [row for row in json.load(sys.stdin) if not row[\"ppsbn\"]]
-assert [(row[\"length\"], row[\"dim\"]) for row in rows] == [(l, d) for l in (32, 64) for d in (4, 8)]"'
+rows = json.load(sys.stdin)
+assert [(row[\"length\"], row[\"dim\"], row[\"ppsbn\"], row[\"map\"]) for row in rows] == [
+    (l, d, p, m) for l in (32, 64) for d in (4, 8) for p in (False, True) for m in (\"favor+\", \"rmf-exp\")]
+for plain, scaled in zip((row for row in rows if not row[\"ppsbn\"]), (row for row in rows if row[\"ppsbn\"])):
+    assert scaled[\"error_matrix\"] < plain[\"error_matrix\"]
+    assert scaled[\"variance_closed_form\"] < plain[\"variance_closed_form\"]
+    assert 0.4 < scaled[\"variance_measured\"] / scaled[\"variance_closed_form\"] < 1.6"'
 python3 - <<'PY'
 import json, struct
 def write(path, tensors):
