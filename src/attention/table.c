@@ -5,7 +5,7 @@
 
 extern const fv_mechanism fv_mechanism_exact, fv_mechanism_identity, fv_mechanism_window,
     fv_mechanism_strided, fv_mechanism_fixed, fv_mechanism_longformer, fv_mechanism_bigbird,
-    fv_mechanism_reformer;
+    fv_mechanism_reformer, fv_mechanism_linformer;
 
 #define RFA       "Peng et al. 2021, arXiv 2103.02143"
 #define RMF       "Guo et al. 2024, arXiv 2408.11656; Kar and Karnick 2012, arXiv 1201.6530"
@@ -70,9 +70,9 @@ static const fv_mechanism kernelized[] = {
 };
 
 static const fv_mechanism *const plain[] = {&fv_mechanism_exact, &fv_mechanism_identity};
-static const fv_mechanism *const sparse[] = {&fv_mechanism_window,  &fv_mechanism_strided,
-                                             &fv_mechanism_fixed,   &fv_mechanism_longformer,
-                                             &fv_mechanism_bigbird, &fv_mechanism_reformer};
+static const fv_mechanism *const sparse[] = {
+    &fv_mechanism_window,  &fv_mechanism_strided,  &fv_mechanism_fixed,    &fv_mechanism_longformer,
+    &fv_mechanism_bigbird, &fv_mechanism_reformer, &fv_mechanism_linformer};
 
 /* Kinds in the order of help and documentation. */
 static const fv_mechanism *row_at(int index)

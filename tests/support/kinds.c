@@ -46,6 +46,7 @@ static const kind_row rows[] = {
     {"rmf-trigh", 1, 1, KIND_CROSS | KIND_CANCELS},
     {"rmf-sqrt", 1, 1, KIND_CROSS | KIND_CANCELS},
     {"reformer", 1, 1, KIND_PLACES | KIND_FORESEES},
+    {"linformer", 1, 1, KIND_CROSS | KIND_PLACES | KIND_MIXES},
 };
 
 const kind_row *kind_row_of(const char *kind)
@@ -84,7 +85,7 @@ void kind_small_options(fv_attention_options *o)
     if (strcmp(o->kind, "fixed") == 0)
         o->globals = 1; /* of a block of four */
     if (strcmp(o->kind, "linformer") == 0)
-        o->max_tokens = 2048;
+        o->max_tokens = 1024;
 }
 
 void kind_complete(fv_attention_options *options)

@@ -130,6 +130,58 @@ static void reformer(const spec *s, int64_t h, int64_t i, num *row)
     free(order);
 }
 
+/* ---- linformer ------------------------------------------------------------------------------------------- */
+
+/* Row r of E x (or F x) of head h over `length` tokens: out [width]. */
+static void mixed(const spec *s, fv_input which, int64_t h, int64_t r, const num *x, int64_t stride,
+                  int64_t length, int64_t width, num *out)
+{
+    int64_t N = s->options.max_tokens, at = (h * s->options.projected + r) * N;
+    for (int64_t c = 0; c < width; c++) {
+        out[c] = num_input(0, 0);
+        for (int64_t j = 0; j < length; j++)
+            out[c] = num_add(out[c], num_mul(spec_input(s, which, at + j), x[j * stride + c]));
+    }
+}
+
+static void linformer_head(const spec *s, int64_t n, int64_t h, num *y)
+{
+    int64_t H = s->options.heads, G = s->options.kv_heads, g = h * G / H, d = s->options.dim;
+    int64_t dv = s->options.value_dim, rows = s->options.projected, begin = spec_key_offsets(s)[n];
+    int64_t length = spec_key_offsets(s)[n + 1] - begin;
+    num *k = malloc((size_t)(rows * d) * sizeof *k), *v = malloc((size_t)(rows * dv) * sizeof *v);
+    num *p = malloc((size_t)rows * sizeof *p);
+    for (int64_t r = 0; r < rows; r++) {
+        mixed(s, FV_INPUT_LINFORMER_E, h, r, s->K + (begin * G + g) * d, G * d, length, d, k + r * d);
+        mixed(s, FV_INPUT_LINFORMER_F, h, r, s->V + (begin * G + g) * dv, G * dv, length, dv, v + r * dv);
+    }
+    for (int64_t i = s->layout.offsets_q[n]; i < s->layout.offsets_q[n + 1]; i++) {
+        num sum = num_input(0, 0), *out = y + (i * H + h) * dv;
+        double top = -HUGE_VAL;
+        for (int64_t r = 0; r < rows; r++) {
+            p[r] = num_scaled(s->options.scale, num_dot(s->Q + (i * H + h) * d, k + r * d, d));
+            top = fmax(top, num_value(p[r]));
+        }
+        for (int64_t r = 0; r < rows; r++) {
+            p[r].v -= top;
+            p[r] = num_exp(p[r]);
+            sum = num_add(sum, p[r]);
+        }
+        for (int64_t c = 0; c < dv; c++) {
+            out[c] = num_input(0, 0);
+            for (int64_t r = 0; r < rows; r++)
+                out[c] = num_add(out[c], num_mul(num_div(p[r], sum), v[r * dv + c]));
+        }
+    }
+    free(k), free(v), free(p);
+}
+
+static void linformer(const spec *s, num *y)
+{
+    for (int64_t n = 0; n < s->layout.sequences * s->options.heads; n++)
+        linformer_head(s, n / s->options.heads, n % s->options.heads, y);
+}
+
 const spec_kind spec_sparse_kinds[] = {
     {.name = "window", .exponential = true, .pair = softmax_pair, .sees = window},
     {.name = "strided", .exponential = true, .pair = softmax_pair, .sees = strided},
@@ -137,5 +189,6 @@ const spec_kind spec_sparse_kinds[] = {
     {.name = "longformer", .exponential = true, .pair = softmax_pair, .sees = longformer},
     {.name = "bigbird", .exponential = true, .pair = softmax_pair, .sees = bigbird},
     {.name = "reformer", .row = reformer},
+    {.name = "linformer", .forward = linformer},
     {.name = NULL},
 };
