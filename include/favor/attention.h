@@ -94,8 +94,8 @@ typedef struct fv_attention_options {
     double psi;         /* favor++, favor#: frozen mean of |x + y|^2; < 0 (init): from each sequence */
     fv_rmf_law rmf_law; /* rmf-*: law of the degrees, and its parameter, 0: the law's default */
     double rmf_parameter;
-    int64_t rmf_max_degree; /* rmf-*: larger degrees are not drawn; 0: 20 */
-    int64_t rmf_rows;       /* rmf-*: rows of rmf_signs a head; 0: features * rmf_max_degree */
+    int64_t rmf_max_degree; /* rmf-*: larger degrees are not drawn; 0: no limit */
+    int64_t rmf_rows;       /* rmf-*: rows of rmf_signs a head; 0: enough for what is drawn */
     int64_t features_trig;  /* favor-hybrid: rows m2 of projection_trig; 0: features */
     int64_t angle_rows;     /* favor-hybrid: rows n that estimate the angle; 0: 4 */
 

@@ -53,7 +53,7 @@ static const fv_config_key keys[] = {
     {"attention.tau", MODEL, REAL, 0, 1e12, NULL, "0", "rfa: bandwidth, the kernel is exp(q.k / tau^2) on unit vectors; 0: 1"},
     {"attention.psi", MODEL, REAL, -1, 1e12, NULL, "-1", "favor++ and favor#: frozen mean of the squared norm of x + y; below 0: measured on each sequence, not for causal calls"},
     {"attention.rmf_law", MODEL, TEXT, 0, 0, NULL, "default", "rmf: law of the degrees, geometric:P (default, P = 2), poisson:MU or optimal:MU"},
-    {"attention.rmf_max_degree", MODEL, INT, 0, 64, NULL, "0", "rmf: largest degree that is drawn; 0: 20"},
+    {"attention.rmf_max_degree", MODEL, INT, 0, 64, NULL, "0", "rmf: largest degree that is drawn, the law is cut there; 0: no limit"},
     {"attention.features_trig", MODEL, INT, 0, COUNT, NULL, "0", "favor-hybrid: random projections of the trigonometric estimator; 0: as many as features"},
     {"attention.angle_rows", MODEL, INT, 0, 1024, NULL, "0", "favor-hybrid: random rows that estimate the angle; 0: 4"},
     {"attention.window", MODEL, INT, -1, EXACT, NULL, "-1", "W: keys with |i-j| <= W are seen; below 0: the kind's"},

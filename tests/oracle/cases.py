@@ -200,7 +200,9 @@ def own_options(rng, case, info):
     if kind.startswith("rmf-"):
         case["m"] = case["features"] = int(rng.choice([1, 5, 16, 33]))
         case["given"] = "shared" if rng.random() < 0.6 else None
-        case["rmf_law"] = str(rng.choice(["geometric:2", "geometric:3", "poisson:1", "optimal:1"])) if rng.random() < 0.5 else None
+        if rng.random() < 0.6:
+            case["rmf_law"] = str(rng.choice(["geometric:2", "geometric:3", "poisson:1", "optimal:0.25"]))
+        case["rmf_max_degree"] = small(6, 12) if rng.random() < 0.3 else None
     if kind.startswith("rfa") and rng.random() < 0.5:
         case["tau"] = float(rng.choice([0.5, 2.0]))
     if kind in ("favor++", "favor#") and (case["causal"] or rng.random() < 0.3):

@@ -96,15 +96,17 @@ def coefficient(name, n):
             "sqrt": double(2 * n - 3) / (2**n * math.factorial(n))}[name]
 
 
+SERIES = {"exp": np.exp, "trigh": lambda t: np.sinh(t) + np.cosh(t), "inv": lambda t: 1 / (1 - t),
+          "logi": lambda t: 1 - np.log(1 - t), "sqrt": lambda t: 2 - np.sqrt(1 - t)}
+
+
 def law(h, name, n):
-    """p_n of the law of the degrees."""
+    """p_n of the law of the degrees; one that ends early is normalised again."""
     words, _, text = h.rmf_law.partition(":")
     p = float(text)
-    top = h.rmf_max_degree
-    if words == "geometric":
-        return (p - 1) * p ** -(n + 1)
-    terms = [p**i / math.factorial(i) if words == "poisson" else coefficient(name, i) * p ** (i / 2) for i in range(top + 1)]
-    return terms[n] / sum(terms)
+    weight = {"geometric": lambda i: (p - 1) * p ** -(i + 1), "poisson": lambda i: np.exp(-p) * p**i / math.factorial(i),
+              "optimal": lambda i: coefficient(name, i) * p ** (i / 2) / SERIES[name](p ** 0.5)}[words]
+    return weight(n) / (sum(weight(i) for i in range(h.rmf_max_degree + 1)) if h.rmf_max_degree else 1.0)
 
 
 def maclaurin(name):

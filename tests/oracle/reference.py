@@ -167,7 +167,7 @@ def options_of_head(case, d):
     h.scale = case.get("scale") or default_scale(kind, d)
     h.epsilon = 1e-3 if case.get("epsilon") is None else case["epsilon"]
     h.tau, h.psi, h.skip = case.get("tau") or 1.0, case.get("psi"), case.get("skip", 0)
-    h.rmf_law, h.rmf_max_degree = case.get("rmf_law") or "geometric:2", case.get("rmf_max_degree") or 20
+    h.rmf_law, h.rmf_max_degree = case.get("rmf_law") or "geometric:2", case.get("rmf_max_degree")
     for name in ("window", "stride", "block", "globals"):
         setattr(h, name, case.get(name))
     return h
