@@ -230,7 +230,7 @@ fv_status fv_options_check(const fv_attention *op)
     for (int i = 0; i < FV_COUNT(fields); i++) {
         const field *f = &fields[i];
         bool given = memcmp((const char *)o + f->at, (const char *)&none + f->at, field_bytes(f)) != 0;
-        if (given && !takes(op->mechanism, f))
+        if (given && f->type != FLAG && !takes(op->mechanism, f)) /* modifiers: operator.c says why */
             return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: takes no option %s", o->kind, f->name);
     }
     bool projects = op->mechanism->map != NULL && !op->mechanism->map->unprojected;

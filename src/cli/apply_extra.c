@@ -4,6 +4,7 @@
  * dimension may come without it: then it serves all heads, and its gradient is the sum over them.
  */
 #include "apply.h"
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -102,8 +103,10 @@ fv_status apply_extra_options(apply *a)
         CLI_TRY(take_size(a, &sizes[i]));
     take_sign_rows(a);
     /* Without their tensor these sizes only serve to say which shape is missing. */
+    bool raster = a->options.position_bias == FV_POSITION_BIAS_FASTRPB_2D;
     if (a->options.position_bias != FV_POSITION_BIAS_NONE && a->options.position_span == 0)
-        a->options.position_span = longest_sequence(a);
+        a->options.position_span =
+            raster ? (int64_t)ceil(sqrt((double)longest_sequence(a))) : longest_sequence(a);
     if (fv_attention_kind_input(a->kind, FV_INPUT_LINFORMER_E) && a->options.max_tokens == 0)
         a->options.max_tokens = longest_sequence(a);
     return FV_OK;
