@@ -47,5 +47,13 @@ for document in "$FAVOR_SOURCE"/*.md "$FAVOR_SOURCE"/docs/*.md; do
         fi
     done < <(grep -oE "$path_in_backquotes" "$document" | tr -d '`' | grep -v NAME | sort -u)
 done
+# Every kind of attention stands in README.md's table.
+while IFS= read -r kind; do
+    if grep -qE "^\|.*\`${kind//+/\\+}\`" "$FAVOR_SOURCE/README.md"; then
+        passed=$((passed + 1))
+    else
+        fault "README.md's table lacks attention $kind"
+    fi
+done < <("$FAVOR" info | awk '/^attention/ { inside = 1 } /^readers/ { inside = 0 } inside && /^  [^ ]/ { print $1 }')
 echo "$passed passed, $failed failed, 0 skipped"
 ((failed == 0))
