@@ -44,7 +44,7 @@ def sigmoid(t):
     return 1 / (1 + np.exp(-t))
 
 
-erf = np.vectorize(math.erf)
+erf = np.vectorize(math.erf, otypes=[float])
 normal_cdf = lambda t: 0.5 * (1 + erf(t / np.sqrt(2)))
 normal_pdf = lambda t: np.exp(-t * t / 2) / np.sqrt(2 * np.pi)
 

@@ -117,7 +117,7 @@ def mechanism(case, kind, q, k, v, h):
     if case["kind"] == "linformer":
         n = k.shape[0]
         k, v = h.linformer_e[:, :n] @ k, h.linformer_f[:, :n] @ v
-        h.visible = np.ones((q.shape[0], k.shape[0]), bool) & (n > 0)
+        h.visible = np.ones((q.shape[0], k.shape[0]), bool) & (n > 0)  # of projected keys
     root = np.sqrt(h.scale)
     x, y = (q, k) if kind.raw else (q * root, k * root)
     if case.get("bias") == "kernel":
@@ -143,7 +143,7 @@ def head(case, q, k, v, h):
     if case.get("rotary"):
         base = case.get("rotary_base") or 10000.0
         q, k = rotate(q, h.i, base), rotate(k, h.j, base)
-    y, A = mechanism(case, kind, q, k, v, h)
+    y, A = mechanism(case, kind, q, k, v, SimpleNamespace(**vars(h)))
     if case.get("bias") in ("fastrpb", "fastrpb-2d"):
         y = y + toeplitz(h.position_bias, v, offsets(h, case["bias"] == "fastrpb-2d"))
     if case.get("ppsbn"):
