@@ -43,11 +43,17 @@ static fv_toeplitz toeplitz_of(const fv_around_call *c)
 
 /* ---- memory ------------------------------------------------------------------------------------------ */
 
+/* Whether backward needs the mechanism's own y, and the y before the post-scaling. */
+static bool keeps_own(const fv_around_call *c)
+{
+    return !c->op->mechanism->kind.kernelized && (c->bias || c->op->options.ppsbn);
+}
+
 static void carve_scratch(fv_around_call *c, fv_arena *arena)
 {
     const fv_attention_options *o = &c->op->options;
     int64_t q = c->before ? c->tq * o->heads : 0, k = c->before ? c->tk * o->kv_heads : 0;
-    int64_t y = o->ppsbn || c->bias ? c->tq * o->heads * o->value_dim : 0;
+    int64_t y = o->ppsbn || keeps_own(c) ? c->tq * o->heads * o->value_dim : 0;
     c->q = FV_PUSH(arena, float, q * o->dim);
     c->k = FV_PUSH(arena, float, k * o->dim);
     c->dq = FV_PUSH(arena, float, q * o->dim);
@@ -57,12 +63,6 @@ static void carve_scratch(fv_around_call *c, fv_arena *arena)
     c->du = FV_PUSH(arena, float, y);
     c->turn = FV_PUSH(arena, char, (int64_t)fv_around_turn_bytes(o) * fv_context_threads(c->op->ctx));
     c->first = FV_PUSH(arena, int64_t, c->layout != NULL ? c->layout->sequences : c->tq);
-}
-
-/* Whether backward needs the mechanism's own y, and the y before the post-scaling. */
-static bool keeps_own(const fv_around_call *c)
-{
-    return !c->op->mechanism->kind.kernelized && (c->bias || c->op->options.ppsbn);
 }
 
 static void carve_saved(fv_around_call *c, fv_arena *arena)
