@@ -195,6 +195,8 @@ FV_NODISCARD fv_status approx_options(const approx *a, const char *map, fv_proje
                                       int64_t features, int64_t heads, int64_t d,
                                       fv_attention_options *options);
 
+/* ---- printing (approx_print.c) ------------------------------------------------------------------------- */
+
 /* What the table and the page show of the rows, in this order; ends with NULL. */
 typedef struct approx_column {
     const char *key, *heading;
@@ -203,6 +205,7 @@ typedef struct approx_column {
 extern const approx_column approx_columns[];
 /* Whether some row has a value there. */
 bool approx_is_present(const approx *a, const char *key);
+FV_NODISCARD fv_status approx_print(const approx *a);
 
 /* ---- the page (approx_page.c) -------------------------------------------------------------------------- */
 

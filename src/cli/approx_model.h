@@ -28,6 +28,20 @@ typedef struct approx_advice {
     double crossover; /* tokens above which the best map is cheaper; NaN: none will do */
 } approx_advice;
 
+/* Where the number of effective features is asked for. */
+typedef struct approx_place {
+    approx *a;
+    const approx_data *data;
+    bool causal;
+    int64_t n;           /* sampled rows */
+    const int64_t *rows; /* [n]; a few of them are taken */
+    double *effective;   /* [a->features.count][H], filled; NaN: features cannot be told apart */
+} approx_place;
+
+/* Means over a few queries of each head, for each number of features: the first of the projections drawn for the
+ * most. */
+FV_NODISCARD fv_status approx_effective(const approx_place *place, const fv_attention_options *options);
+
 /* `own`: the model's kind. */
 FV_NODISCARD fv_status approx_advise(approx *a, const approx_layer *layer, const approx_point *points,
                                      int count, const char *own, approx_advice *advice);

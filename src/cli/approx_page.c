@@ -128,8 +128,7 @@ static label label_of(const approx *a, const page *p, const json_t *row)
     for (int i = 0; i < GROUP_KEYS && p->split[i] != NULL; i++)
         split = split || strcmp(p->split[i], "features") == 0;
     if (!split && strcmp(p->x, "features") != 0 && a->features.count > 1)
-        used +=
-            snprintf(name.text + used, sizeof name.text - (size_t)used, " m=%.0f", number(row, "features"));
+        snprintf(name.text + used, sizeof name.text - (size_t)used, " m=%.0f", number(row, "features"));
     return name;
 }
 
