@@ -221,7 +221,7 @@ static void trained_projections(void **state)
         o.causal = n % 2;
         o.chunk = 4;
         o.features = 5;
-        compare(ctx, &o, &shape, INT64_MAX);
+        compare(ctx, &o, &shape, 6);
     }
     fv_context_destroy(ctx);
     (void)state;

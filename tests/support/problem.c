@@ -371,6 +371,7 @@ static void check_one(const problem *p, const spec *s, const double **way, const
     fv_random random = fv_random_make(1, FV_RANDOM_TEST, 9, (uint32_t)all);
     double *direction = calloc((size_t)all + 1, sizeof *direction);
     *way = direction;
+    assert_in_range(sample, 0, 1 << 20); /* directions, each a run of the specification */
     for (int64_t n = sample > 1 ? 0 : 2; n < sample + 2 && all > 0; n++) {
         double want, m, got = 0;
         for (int64_t e = 0; e < all; e++) {
