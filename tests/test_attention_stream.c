@@ -33,27 +33,41 @@ static int teardown(void **state)
 
 /* ---- a stream and its state ---------------------------------------------------------------------- */
 
-static fv_attention_options options_of(int kind, int64_t chunk)
+/* A case is a kind; behind them come the kernelized kinds with a gate, with decay, with both. */
+static int case_count(void)
+{
+    return 4 * fv_attention_kind_count();
+}
+
+static int kind_of(int which)
+{
+    return which % fv_attention_kind_count();
+}
+
+static fv_attention_options options_of(int which, int64_t chunk)
 {
     fv_attention_options o;
+    int extra = which / fv_attention_kind_count();
     fv_attention_options_init(&o);
-    o.kind = fv_attention_kind_at(kind)->name;
+    o.kind = fv_attention_kind_at(kind_of(which))->name;
     o.heads = 4, o.kv_heads = 2, o.dim = 3, o.value_dim = 5, o.causal = 1, o.features = 8, o.chunk = chunk;
-    o.max_tokens = kind_has(kind, KIND_PLACES) ? 70 : 0;
+    o.max_tokens = kind_has(kind_of(which), KIND_PLACES) ? 70 : 0;
+    o.gate = extra & 1, o.decay = extra / 2;
     return o;
 }
 
-static problem *make(int kind, int64_t L, int64_t chunk, double spread)
+static problem *make(int which, int64_t L, int64_t chunk, double spread)
 {
-    fv_attention_options o = options_of(kind, chunk);
+    fv_attention_options o = options_of(which, chunk);
     problem_shape shape = {.sequences = 1, .queries = &L, .seed = 21, .spread = spread};
     return problem_make(ctx, &o, &shape);
 }
 
-/* Kinds that stream. */
-static bool streams(int kind)
+/* Cases that are there and stream. */
+static bool streams(int which)
 {
-    return fv_attention_kind_at(kind)->can_stream;
+    const fv_attention_kind *kind = fv_attention_kind_at(kind_of(which));
+    return kind->can_stream && (kind->kernelized || which == kind_of(which));
 }
 
 static char *new_state(const problem *p, int64_t capacity, size_t *bytes)
@@ -72,6 +86,8 @@ static fv_attention_io io_from(const problem *p, int64_t token)
     io.k += token * (problem_row_k(p) + p->pad);
     io.v += token * (problem_row_v(p) + p->pad);
     io.y += token * (problem_row_y(p) + p->pad);
+    if (io.input[FV_INPUT_GATE] != NULL)
+        io.input[FV_INPUT_GATE] += token * p->info.options.heads;
     return io;
 }
 
@@ -90,6 +106,21 @@ static void run(problem *p, void *state, size_t bytes, int64_t from, int64_t to,
     }
 }
 
+/* log2 of the product of the factors of the state's tokens; without gate and decay there is none to keep. */
+static void check_decayed(const problem *p, const fv_state_view *view)
+{
+    const float *gate = p->input[FV_INPUT_GATE], *decay = p->input[FV_INPUT_DECAY];
+    if (gate == NULL && decay == NULL)
+        assert_null(view->decayed);
+    for (int64_t h = 0; view->decayed != NULL && h < 4; h++) {
+        double sum = 0;
+        for (int64_t t = 0; t < view->tokens; t++)
+            sum += (gate != NULL ? log2((double)gate[t * 4 + h]) : 0) +
+                   (decay != NULL ? log2((double)decay[h]) : 0);
+        assert_true(fabs(view->decayed[h] - sum) <= 1e-12 * fabs(sum));
+    }
+}
+
 /* The state holds what the first `tokens` of the problem leave, by the specification. */
 static void check_state(const problem *p, void *state, int64_t tokens)
 {
@@ -105,6 +136,7 @@ static void check_state(const problem *p, void *state, int64_t tokens)
         int64_t offsets[] = {0, tokens};
         first.layout = (fv_layout){1, offsets, NULL};
         assert_int_equal(view.features, p->info.feature_count);
+        check_decayed(p, &view);
         worst w = problem_check_state(&first, &view);
         worst_check(&w, kind_row_of(p->info.options.kind)->forward, "state", p);
     }
@@ -118,14 +150,14 @@ static void streamed_as_whole(void **state)
     static const int64_t sizes[] = {0, 1, 2, 7, 16, 41};
     const int64_t L = 41;
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = 0; kind < case_count(); kind++) {
         for (int n = 0; n < FV_COUNT(sizes) * 2 && streams(kind); n++) {
             problem *p = make(kind, L, n % 2 ? 4 : 0, 1);
             size_t bytes;
             char *memory = new_state(p, L, &bytes);
             run(p, memory, bytes, 0, L, sizes[n / 2]);
             worst w = problem_check_forward(p);
-            worst_check(&w, kind_row_at(kind)->forward, "stream", p);
+            worst_check(&w, kind_row_at(kind_of(kind))->forward, "stream", p);
             check_state(p, memory, L);
             fv_free(ctx, memory);
             problem_free(p);
@@ -138,7 +170,7 @@ static void strided_streams(void **state)
 {
     static const int64_t L = 21;
     (void)state;
-    for (int n = 0; n < fv_attention_kind_count() * 2; n++) {
+    for (int n = 0; n < case_count() * 2; n++) {
         if (!streams(n / 2))
             continue;
         fv_attention_options o = options_of(n / 2, 4);
@@ -148,7 +180,7 @@ static void strided_streams(void **state)
         char *memory = new_state(p, L, &bytes);
         run(p, memory, bytes, 0, L, n % 2 ? 5 : 0);
         worst w = problem_check_forward(p);
-        worst_check(&w, kind_row_at(n / 2)->forward, "strided stream", p);
+        worst_check(&w, kind_row_at(kind_of(n / 2))->forward, "strided stream", p);
         fv_free(ctx, memory);
         problem_free(p);
     }
@@ -158,7 +190,7 @@ static void strided_streams(void **state)
 static void steps_after_chunks(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = 0; kind < case_count(); kind++) {
         if (!streams(kind))
             continue;
         problem *p = make(kind, 60, 8, 1);
@@ -169,7 +201,7 @@ static void steps_after_chunks(void **state)
         run(p, memory, bytes, 27, 50, 9);
         run(p, memory, bytes, 50, 60, 0);
         worst w = problem_check_forward(p);
-        worst_check(&w, kind_row_at(kind)->forward, "mixed stream", p);
+        worst_check(&w, kind_row_at(kind_of(kind))->forward, "mixed stream", p);
         check_state(p, memory, 60);
         fv_free(ctx, memory);
         problem_free(p);
@@ -181,7 +213,7 @@ static void keys_of_all_sizes(void **state)
 {
     const int64_t L = 41;
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = 0; kind < case_count(); kind++) {
         for (int64_t size = 0; size <= 10 && streams(kind); size += 5) {
             problem *p = make(kind, L, 4, 1);
             size_t bytes;
@@ -191,7 +223,7 @@ static void keys_of_all_sizes(void **state)
                     p->k[t * problem_row_k(p) + c] *= (float)(12 * sin(0.4 * (double)t));
             run(p, memory, bytes, 0, L, size);
             worst w = problem_check_forward(p);
-            worst_check(&w, kind_row_at(kind)->forward, "stream of uneven keys", p);
+            worst_check(&w, kind_row_at(kind_of(kind))->forward, "stream of uneven keys", p);
             check_state(p, memory, L);
             fv_free(ctx, memory);
             problem_free(p);
@@ -203,7 +235,7 @@ static void keys_of_all_sizes(void **state)
 static void streams_side_by_side(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = 0; kind < case_count(); kind++) {
         if (!streams(kind))
             continue;
         problem *p = make(kind, 24, 0, 1);
@@ -232,7 +264,7 @@ static void streams_side_by_side(void **state)
 static void packed_streams(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = 0; kind < case_count(); kind++) {
         if (!streams(kind))
             continue;
         problem *p = make(kind, 24, 4, 1), *q = make(kind, 24, 4, 1);
@@ -262,8 +294,8 @@ static void merge(void **state)
 {
     const int64_t L = 41;
     (void)state;
-    for (int n = 0; n < fv_attention_kind_count() * 3; n++) {
-        if (!streams(n / 3) || kind_has(n / 3, KIND_PLACES))
+    for (int n = 0; n < case_count() * 3; n++) {
+        if (!streams(n / 3) || kind_has(kind_of(n / 3), KIND_PLACES))
             continue;
         problem *p = make(n / 3, L, 4, 3);
         size_t bytes;
@@ -284,8 +316,8 @@ static void merge(void **state)
 static void positions_do_not_merge(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
-        if (!streams(kind) || !kind_has(kind, KIND_PLACES))
+    for (int kind = 0; kind < case_count(); kind++) {
+        if (!streams(kind) || !kind_has(kind_of(kind), KIND_PLACES))
             continue;
         problem *p = make(kind, 20, 0, 1);
         size_t bytes;
@@ -302,8 +334,8 @@ static void positions_do_not_merge(void **state)
 static void the_empty_state_is_neutral(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
-        if (!streams(kind) || kind_has(kind, KIND_PLACES))
+    for (int kind = 0; kind < case_count(); kind++) {
+        if (!streams(kind) || kind_has(kind_of(kind), KIND_PLACES))
             continue;
         problem *p = make(kind, 19, 0, 1);
         size_t bytes;
@@ -325,8 +357,8 @@ static void the_empty_state_is_neutral(void **state)
 static void merge_is_associative(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
-        if (!streams(kind) || kind_has(kind, KIND_PLACES))
+    for (int kind = 0; kind < case_count(); kind++) {
+        if (!streams(kind) || kind_has(kind_of(kind), KIND_PLACES))
             continue;
         problem *p = make(kind, 30, 0, 3);
         size_t bytes;
@@ -350,7 +382,7 @@ static void merge_is_associative(void **state)
 static void a_state_is_a_value(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = 0; kind < case_count(); kind++) {
         if (!streams(kind))
             continue;
         problem *p = make(kind, 30, 4, 1);
@@ -376,7 +408,7 @@ static void a_state_is_a_value(void **state)
 static void steps_do_not_allocate(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = 0; kind < case_count(); kind++) {
         if (!streams(kind))
             continue;
         problem *p = make(kind, 30, 0, 1);

@@ -34,8 +34,6 @@ fv_status fv_kz_check(fv_attention *op)
         double needed = ceil((double)o->dim * log((double)o->dim));
         o->features = FV_MAX(16, ((int64_t)needed + 15) / 16 * 16);
     }
-    if (o->gate || o->decay)
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: gate and decay are not built yet", o->kind);
     if (map->check != NULL)
         TRY(map->check(op->ctx, o));
     op->m = o->projection == FV_PROJECTION_NONE && !map->own_rows ? o->dim : o->features;
@@ -85,6 +83,8 @@ static fv_kz_work carve_work(const fv_kz_call *call, fv_arena *arena, bool backw
     w.statistics = FV_PUSH(arena, float, call->statistics_floats);
     if (map->coefficients)
         w.c = FV_PUSH(arena, float, C *r);
+    if (call->decaying)
+        fv_kz_fade_carve(call, arena, &w.fade, backward);
     if (backward) {
         if (map->coefficients)
             w.gc = FV_PUSH(arena, float, C *r);
@@ -96,7 +96,8 @@ static fv_kz_work carve_work(const fv_kz_call *call, fv_arena *arena, bool backw
         w.g = FV_PUSH(arena, float, C *dv);
         w.grad = push_state(call, arena);
         if (call->op->options.causal)
-            w.ring = FV_PUSH(arena, float, FV_KZ_SEGMENT *(fv_kz_state_floats(call) + C * r));
+            w.ring = FV_PUSH(arena, float,
+                             FV_KZ_SEGMENT *(fv_kz_state_floats(call) + C * r + (call->decaying ? r : 0)));
     }
     return w;
 }
@@ -128,6 +129,7 @@ static fv_kz_call describe(const fv_attention *op, const fv_layout *layout)
     const fv_attention_options *o = &op->options;
     fv_kz_call call = {.op = op, .kr = op->ctx->kernels, .layout = layout};
     call.H = o->heads, call.G = o->kv_heads, call.d = o->dim, call.dv = o->value_dim, call.r = op->r;
+    call.decaying = o->gate || o->decay;
     int64_t chunk = o->chunk > 0 ? o->chunk : o->causal ? FV_KZ_CHUNK : FV_KZ_TILE;
     call.C = FV_MIN(chunk, FV_KZ_CHUNK_MAX);
     const fv_feature_map *map = op->mechanism->map;
@@ -187,7 +189,10 @@ void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layo
     for (int64_t s = 0; s < layout->sequences; s++)
         call->slots[s + 1] = call->slots[s] + fv_kz_slot_count(call, offsets[s + 1] - offsets[s]);
     for (int i = 0; grad != NULL && i < FV_INPUT_COUNT; i++)
-        call->by_head |= grad->d_input[i] != NULL;
+        call->by_head |=
+            grad->d_input[i] != NULL && i != FV_INPUT_GATE; /* a token's gate has one task anyway */
+    call->fade_gradient =
+        grad != NULL && (grad->d_input[FV_INPUT_GATE] != NULL || grad->d_input[FV_INPUT_DECAY] != NULL);
     if (call->prepared_floats > 0)
         fv_parallel(op->ctx, call->H, prepare_head, call);
 }
@@ -221,7 +226,12 @@ fv_kz_head fv_kz_head_of(const fv_kz_call *call, int64_t sequence, int64_t head)
     h.v = io->v != NULL ? io->v + k0 * call->ldv + kv * call->dv : NULL;
     h.y = io->y != NULL ? io->y + q0 * call->ldy + head * call->dv : NULL;
     const fv_attention_grad *grad = call->grad;
+    h.decay = h.map.input[FV_INPUT_DECAY];
+    if (io->input[FV_INPUT_GATE] != NULL)
+        h.gate = io->input[FV_INPUT_GATE] + k0 * call->H + head;
     if (grad != NULL) {
+        if (grad->d_input[FV_INPUT_GATE] != NULL)
+            h.d_gate = grad->d_input[FV_INPUT_GATE] + k0 * call->H + head;
         h.dy = grad->dy + q0 * call->ldy + head * call->dv;
         h.dq = grad->dq != NULL ? grad->dq + q0 * call->ldq + head * call->d : NULL;
         h.dk = grad->dk != NULL ? grad->dk + k0 * call->ldk + kv * call->d : NULL;
@@ -258,6 +268,7 @@ void fv_kz_state_clear(const fv_kz_call *call, fv_kz_state *state)
     call->kr->fill(call->r, 0.0f, state->z);
     call->kr->fill(call->r, 0.0f, state->e);
     state->tokens = 0;
+    state->decayed = 0;
 }
 
 void fv_kz_state_save(const fv_kz_call *call, const fv_kz_state *state, float *to)
@@ -279,8 +290,7 @@ void fv_kz_state_load(const fv_kz_call *call, fv_kz_state *state, const float *f
 
 /* ---- keys --------------------------------------------------------------------------------------------- */
 
-/* Multiplies row f of S and z_f by w->factor[f], powers of two: exact. */
-static void rescale(const fv_kz_call *call, fv_kz_state *state, const float *factor)
+void fv_kz_rescale(const fv_kz_call *call, fv_kz_state *state, const float *factor)
 {
     call->kr->scale_rows(call->r, call->dv, factor, state->S, call->dv, 0, state->S, call->dv);
     call->kr->mul(call->r, state->z, factor, state->z);
@@ -302,12 +312,12 @@ static void raise_exponents(const fv_kz_call *call, fv_kz_work *w, const float *
         changed |= raised != old;
     }
     if (changed && state->tokens > 0)
-        rescale(call, state, w->factor);
+        fv_kz_rescale(call, state, w->factor);
 }
 
 /* The first key whose features passed the limit ends the chunk: features of it and all after it become 0.
  * Which keys stay, and their bits, depends on no key after them. */
-static int64_t cut_chunk(const fv_kz_call *call, fv_kz_work *w, int64_t n)
+int64_t fv_kz_cut(const fv_kz_call *call, fv_kz_work *w, int64_t n)
 {
     int64_t keep = 1;
     while (keep < n && !(call->kr->max_abs(call->r, w->k + keep * call->r) > (float)ldexp(1, FV_KZ_LIMIT)))
@@ -334,11 +344,13 @@ int64_t fv_kz_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, i
     const fv_feature_map *map = call->op->mechanism->map;
     fv_rows rows = fv_kz_rows(call, h, true, begin, n);
     map->logits(&h->map, &rows, w->k, w->c, w->bias);
+    if (call->decaying)
+        return fv_kz_fade_keys(call, h, w, begin, n);
     if (!map->exponential)
         return n;
     raise_exponents(call, w, w->k, w->bias[0]);
     float largest = call->kr->exp2_rows(n, call->r, w->k, call->r, w->bias, w->state.e);
-    int64_t taken = largest <= (float)FV_KZ_LIMIT ? n : cut_chunk(call, w, n);
+    int64_t taken = largest <= (float)FV_KZ_LIMIT ? n : fv_kz_cut(call, w, n);
     if (map->coefficients)
         call->kr->mul(taken * call->r, w->k, w->c, w->k);
     return taken;
@@ -352,6 +364,10 @@ void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, in
              state->S, call->dv);
     kr->add_col_sums(n, call->r, NULL, w->k, call->r, state->z);
     state->tokens += n;
+    if (call->decaying) {
+        fv_kz_fade_leave(call, w, n);
+        return;
+    }
     /* Signed sums may cancel and say nothing about range; keys exceed their exponents by 2^LIMIT at most. */
     if (!call->op->mechanism->map->exponential || call->op->mechanism->map->coefficients)
         return;
@@ -365,7 +381,7 @@ void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, in
         grown |= exponent != 0;
     }
     if (grown)
-        rescale(call, state, w->factor);
+        fv_kz_rescale(call, state, w->factor);
 }
 
 void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t width, int64_t next,
@@ -433,6 +449,8 @@ void fv_kz_normalise(const fv_kz_call *call, fv_kz_work *w, int64_t n)
         float unit = outside;
         if (map->exponential && o->denominator != FV_DENOMINATOR_NONE)
             unit *= exp2f(w->top[i] + w->bias[i]);
+        if (call->decaying)
+            unit *= w->fade.shrink[i];
         if (o->denominator == FV_DENOMINATOR_OFF) {
             w->inv[i] = unit;
             w->pass[i] = 0.0f;

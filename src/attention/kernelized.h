@@ -16,6 +16,11 @@
  * 1; since z_f is at least about 1/2 wherever a key was seen, the normaliser of a row with a visible key is
  * at least about 1/2: it neither overflows nor vanishes, whatever the norms. Other maps keep exponent 0.
  *
+ * Gate and decay
+ * --------------
+ * S_t = g_t S_{t-1} + (1 - g_t) phi(k_t) v_t^T (RFA-GATE, Peng et al. 2021), S_t = gamma S_{t-1} + phi(k_t)
+ * v_t^T (RetNet, Sun et al. 2023), z alike; both: the factors multiply. One code path, kernelized_decay.c.
+ *
  * Causal chunks (C tokens): with A = tril(q_hat psi^T), num = q_hat S + A V, den = q_hat z + A 1, then
  * S += psi^T V. A is built in strips that skip what lies above the diagonal.
  */
@@ -38,7 +43,27 @@ enum {
 typedef struct fv_kz_state {
     float *S, *z, *e; /* [r][dv], [r], [r] */
     int64_t tokens;
+    double decayed; /* log2 of the product of its tokens' factors */
 } fv_kz_state;
+
+/* Gate and decay of the chunk in hand (kernelized_decay.c); arrays are there only where the operator decays. */
+typedef struct fv_kz_fade {
+    double first;     /* log2 factor of the chunk's first token: the entering state takes it */
+    double *lambda;   /* [C] log2 of the product of the factors of tokens 1 .. t of the chunk; 0 at t = 0 */
+    float *input;     /* [C] b_t: 1 - g_t, or 1 */
+    double *power;    /* [C] log2 of the factor on the features of key i, apart from b_i: -lambda_i */
+    float *whole;     /* [C] the part of it that exponential features take as exponents, in whole steps */
+    float *weight;    /* [C] what remains of b_i 2^power_i; 0 past the chunk's end */
+    float *shrink;    /* [C] 2^lambda_t, on all of row t */
+    float *shift;     /* [r] exponents of the state before and after it entered: e - E */
+    float *seen;      /* [C] backward: row t against the entering state */
+    float *left;      /* [C] key i against the gradient of the leaving state */
+    float *pull;      /* [C] key i against all that sees it: dL/dln b_i */
+    float *pairs;     /* [C] pairs inside the chunk that straddle a token */
+    float *dots;      /* [r] */
+    double carry;     /* log2 factor between w->grad and the state that leaves the chunk before */
+    double sum_decay; /* dL/dgamma so far */
+} fv_kz_fade;
 
 /* Memory of one worker, carved from scratch. C rows below means the call's chunk or tile. */
 typedef struct fv_kz_work {
@@ -56,6 +81,7 @@ typedef struct fv_kz_work {
     float *ones;                          /* [max(C, r)] of 1 */
     int64_t *visible;                     /* [C]: 1, 2, ... */
     float *factor;                        /* [r] */
+    fv_kz_fade fade;                      /* gate and decay */
     fv_kz_state state; /* running state; state.e are the exponents E of the chunk in hand */
     fv_kz_state grad;  /* its gradient (backward), relative to grad.e */
     float *ring;       /* backward: FV_KZ_SEGMENT entries, see kernelized_backward.c */
@@ -78,12 +104,14 @@ typedef struct fv_kz_call {
     int64_t ldq, ldk, ldv, ldy; /* floats from token to token */
     float *prepared;            /* [H][prepared_floats]: the map's inputs as it wants them */
     int64_t prepared_floats, statistics_floats;
-    fv_map_params map; /* what all heads share */
-    bool by_head;      /* backward: one task a key head, for gradients of inputs */
-    int64_t *steps;    /* [sequences+1] 0, 1, 2 ...: the layout of a step; first in scratch */
-    int64_t *slots;    /* [sequences+1]: first saved state of each sequence */
-    float *saved;      /* states, fv_kz_state_floats each, [slot][H] */
-    char *work;        /* [threads] blocks of work_bytes */
+    fv_map_params map;  /* what all heads share */
+    bool decaying;      /* gate or decay */
+    bool fade_gradient; /* backward: somebody wants the gradient of gate or decay */
+    bool by_head;       /* backward: one task a key head, for gradients of inputs */
+    int64_t *steps;     /* [sequences+1] 0, 1, 2 ...: the layout of a step; first in scratch */
+    int64_t *slots;     /* [sequences+1]: first saved state of each sequence */
+    float *saved;       /* states, fv_kz_state_floats each, [slot][H] */
+    char *work;         /* [threads] blocks of work_bytes */
     size_t work_bytes;
 } fv_kz_call;
 
@@ -97,6 +125,8 @@ typedef struct fv_kz_head {
     int64_t nq, nk;
     int64_t first; /* position of the first token: tokens a continued stream has seen */
     int64_t head, sequence;
+    const float *gate, *decay; /* first token's gate, H floats from token to token; gamma; NULL: not taken */
+    float *d_gate;
 } fv_kz_head;
 
 /* ---- kernelized.c: memory and pieces ---- */
@@ -124,6 +154,10 @@ int64_t fv_kz_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, i
 /* Features of n keys in w->k against the exponents at hand; returns the largest log2 (0 for plain maps). */
 float fv_kz_key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
                          int64_t n);
+/* Which keys stay: zeroes features of the first of n keys above 2^LIMIT, and of all after it. */
+int64_t fv_kz_cut(const fv_kz_call *call, fv_kz_work *w, int64_t n);
+/* Multiplies row f of S and z_f by factor[f]. */
+void fv_kz_rescale(const fv_kz_call *call, fv_kz_state *state, const float *factor);
 /* Features of queries [begin, begin+n) into w->q against the state's exponents; w->top and w->bias hold their
  * scale. */
 void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
@@ -138,6 +172,32 @@ void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t wi
 void fv_kz_normalise(const fv_kz_call *call, fv_kz_work *w, int64_t n);
 /* w->a = lower triangle of q k^T (0 above), row sums added to w->den. */
 void fv_kz_scores(const fv_kz_call *call, fv_kz_work *w, int64_t n);
+
+/* ---- kernelized_decay.c: gate and decay ---- */
+
+/* x [n][r] = exp2(x + bias + whole - state.e) of keys with fade.power and fade.input, 0 in rows without input; sets
+ * fade.whole and fade.weight. Returns a bound of the largest log2 once they are weighted. */
+double fv_kz_fade_exp2(const fv_kz_call *call, fv_kz_work *w, int64_t n, float *x);
+/* log2 of the factor that token t puts on the state before it; *b its input weight (NULL: not wanted). NaN for a gate or decay
+ * outside [0, 1]. */
+double fv_kz_fade_of(const fv_kz_call *call, const fv_kz_head *h, int64_t t, float *b);
+void fv_kz_fade_carve(const fv_kz_call *call, fv_arena *arena, fv_kz_fade *fade, bool backward);
+/* Fills w->fade for tokens [begin, begin+n); returns how many belong to one chunk (>= 1). */
+int64_t fv_kz_fade_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
+                         int64_t n);
+/* fv_kz_keys where the operator decays: log2-features stand in w->k and w->bias; the state takes the first token's factor. */
+int64_t fv_kz_fade_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
+/* The state of the chunk's n tokens takes the rest of their factors; z_f comes back to [1/2, 1]. */
+void fv_kz_fade_leave(const fv_kz_call *call, fv_kz_work *w, int64_t n);
+/* state = before, with the first token's factor, at exponents E = e - shift; before->e are E. */
+void fv_kz_fade_enter(const fv_kz_call *call, fv_kz_work *w, const fv_kz_state *before, const float *shift);
+/* Adds the gradients of the chunk's gates, and that of the decay to fade.sum_decay, from the sums that backward left in w->fade.
+ * `before`, `shift` as above; w->grad is that of the state that entered, `through` = <state, its gradient on leaving>. */
+void fv_kz_fade_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n,
+                         const fv_kz_state *before, const float *shift, double through);
+/* <S, G> + <z, c> */
+double fv_kz_state_product(const fv_kz_call *call, fv_kz_work *w, const fv_kz_state *state,
+                           const fv_kz_state *grad);
 
 /* ---- the row's functions ---- */
 fv_status fv_kz_check(fv_attention *op);

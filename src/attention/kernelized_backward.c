@@ -12,27 +12,33 @@
  * taken last chunk first. y itself is not needed: D_i (g_i . y_i) = q_i . (g_i S^T) + sum_j A_ij (g_i . v_j).
  * Bidirectional: the same without A and P, queries first, keys after.
  *
+ * Gate and decay (kernelized_decay.c): the same with psi for the features of keys, S' for S, and factors between the
+ * states of one chunk and the next.
+ *
  * States are not undone by subtraction, which drifts: forward saves the state every FV_KZ_SEGMENT chunks, and
  * each segment is walked forward once more into a ring of entering states. Cut chunks (kernelized.h) may make
  * a segment longer than the ring; then its tail is done first and the walk repeated up to there.
  */
 #include "attention/kernelized.h"
+#include <math.h>
 
 /* One chunk as the ring remembers it. */
 typedef struct entry {
-    fv_kz_state state; /* entering, at the chunk's exponents */
+    fv_kz_state state; /* entering, at the chunk's exponents; where it decays: as it was before */
     float *k;          /* features of its keys */
+    float *shift;      /* where it decays: fv_kz_fade's */
     int64_t begin, n;
 } entry;
 
 static entry ring_entry(const fv_kz_call *call, const fv_kz_work *w, int64_t index)
 {
-    int64_t floats = fv_kz_state_floats(call) + call->C * call->r;
+    int64_t floats = fv_kz_state_floats(call) + call->C * call->r + (call->decaying ? call->r : 0);
     float *base = w->ring + index % FV_KZ_SEGMENT * floats;
     entry e = {.state = {.S = base}};
     e.state.z = e.state.S + call->r * call->dv;
     e.state.e = e.state.z + call->r;
     e.k = e.state.e + call->r;
+    e.shift = e.k + call->C * call->r;
     return e;
 }
 
@@ -56,10 +62,14 @@ static void through_coefficients(const fv_kz_call *call, const fv_kz_head *h, fv
     const fv_kernels *kr = call->kr;
     int64_t n = rows->n, r = call->r;
     call->op->mechanism->map->logits(&h->map, rows, w->gc, w->c, w->bias);
-    if (rows->key)
+    if (rows->key && call->decaying)
+        (void)fv_kz_fade_exp2(call, w, n, w->gc);
+    else if (rows->key)
         (void)kr->exp2_rows(n, r, w->gc, r, w->bias, w->state.e);
     else
         kr->exp2_rows_top(n, r, w->gc, r, w->state.e, w->top);
+    if (rows->key && call->decaying)
+        kr->scale_rows(n, r, w->fade.weight, w->gc, r, 0, w->gc, r);
     kr->mul(n * r, w->gc, w->t, w->gc);
     kr->mul(n * r, w->gc, w->c, w->t);
 }
@@ -75,6 +85,8 @@ static void through_map(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work 
         through_coefficients(call, h, w, rows);
     else if (map->exponential)
         call->kr->mul(rows->n * call->r, w->t, phi, w->t);
+    else if (rows->key && call->decaying) /* dL/dphi from dL/dpsi */
+        call->kr->scale_rows(rows->n, call->r, w->fade.weight, w->t, call->r, 0, w->t, call->r);
     bool add = dx != NULL && !call->grad->in_place;
     map->backward(&h->map, rows, w->t, w->gc, add, dx != NULL ? dx : w->dump,
                   dx != NULL ? rows->ldx : call->d, w->tmp);
@@ -130,14 +142,19 @@ static void value_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_wo
 }
 
 /* Makes G and c relative to the exponents `e`, which fall from chunk to chunk; only those of the last chunk may stand
- * above the cleared gradient's 0, and 0 2^e must stay 0. */
-static void move_gradient(const fv_kz_call *call, fv_kz_work *w, const float *e)
+ * above the cleared gradient's 0, and 0 2^e must stay 0. Where the operator decays, also relative to the state before
+ * the chunk's last n - 1 factors and that of the token behind. */
+static void move_gradient(const fv_kz_call *call, fv_kz_work *w, const float *e, int64_t n)
 {
     const fv_kernels *kr = call->kr;
-    if (!call->op->mechanism->map->exponential)
+    if (!call->op->mechanism->map->exponential && !call->decaying)
         return;
-    for (int64_t f = 0; f < call->r; f++)
-        w->factor[f] = __builtin_exp2f(FV_MIN(e[f] - w->grad.e[f], 0.0f));
+    double fade = call->decaying ? w->fade.lambda[n - 1] + w->fade.carry : 0;
+    for (int64_t f = 0; f < call->r; f++) {
+        float moved = e[f] - w->grad.e[f];
+        w->factor[f] =
+            call->decaying ? (float)exp2(FV_MIN((double)moved + fade, 64.0)) : exp2f(FV_MIN(moved, 0.0f));
+    }
     kr->scale_rows(call->r, call->dv, w->factor, w->grad.S, call->dv, 0, w->grad.S, call->dv);
     kr->mul(call->r, w->grad.z, w->factor, w->grad.z);
     kr->copy_rows(1, call->r, e, call->r, w->grad.e, call->r);
@@ -191,15 +208,43 @@ static void query_term_of_state(const fv_kz_call *call, fv_kz_work *w, int64_t n
     kr->row_dots(n, call->r, 1.0f, w->q, call->r, w->t, call->r, 0.0f, w->sums);
 }
 
+/* The chunk's entering state and keys become the ones worked on. */
+static void enter_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const entry *chunk)
+{
+    w->k = chunk->k;
+    if (!call->decaying) {
+        w->state = chunk->state;
+        return;
+    }
+    (void)fv_kz_fade_chunk(call, h, w, chunk->begin, chunk->n);
+    fv_kz_fade_enter(call, w, &chunk->state, chunk->shift);
+}
+
+/* out[i] = row i of a . row i of w->t: what gates and the decay want to know. */
+static void fade_dots(const fv_kz_call *call, fv_kz_work *w, int64_t n, const float *a, float *out)
+{
+    if (call->fade_gradient)
+        call->kr->row_dots(n, call->r, 1.0f, a, call->r, w->t, call->r, 0.0f, out);
+}
+
+/* G and c of the state that left become those of the one that entered. */
+static void leave_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const entry *chunk)
+{
+    double through = call->fade_gradient ? fv_kz_state_product(call, w, &w->state, &w->grad) : 0;
+    state_gradient(call, w, chunk->n);
+    if (call->fade_gradient)
+        fv_kz_fade_gradient(call, h, w, chunk->begin, chunk->n, &chunk->state, chunk->shift, through);
+    w->fade.carry = w->fade.first;
+}
+
 static void causal_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const entry *chunk)
 {
     const fv_kernels *kr = call->kr;
     int64_t r = call->r, n = chunk->n, begin = chunk->begin;
     fv_kz_state running = w->state;
     float *keys = w->k;
-    w->state = chunk->state;
-    w->k = chunk->k;
-    move_gradient(call, w, chunk->state.e);
+    enter_chunk(call, h, w, chunk);
+    move_gradient(call, w, w->state.e, n);
     fv_kz_queries(call, h, w, begin, n);
     kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
     fv_kz_scores(call, w, n);
@@ -209,13 +254,18 @@ static void causal_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
     diagonal_products(call, h, w, begin, n);
     make_rho(w, n);
     kr->add_outer(n, r, w->rho, w->state.z, w->t, r);
+    fade_dots(call, w, n, w->q, w->fade.seen);
     add_query_diagonal(call, w, n);
     query_gradient(call, h, w, begin, n);
     key_term_of_state(call, h, w, begin, n);
+    fade_dots(call, w, n, w->k, w->fade.left);
     add_key_diagonal(call, w, n);
+    fade_dots(call, w, n, w->k, w->fade.pull);
+    if (call->fade_gradient)
+        kr->straddle_dots(n, n, w->a, call->C, w->p, call->C, w->fade.pairs);
     key_gradient(call, h, w, begin, n);
     value_gradient(call, h, w, begin, n, true);
-    state_gradient(call, w, n);
+    leave_chunk(call, h, w, chunk);
     w->state = running;
     w->k = keys;
 }
@@ -230,9 +280,16 @@ static int64_t walk_segment(const fv_kz_call *call, const fv_kz_head *h, fv_kz_w
     for (int64_t t = first; t < end; count++) {
         entry e = ring_entry(call, w, count);
         w->k = e.k;
+        if (call->decaying) {
+            w->fade.shift = e.shift;
+            fv_kz_state_save(call, &w->state, e.state.S);
+        }
         e.begin = t;
         e.n = fv_kz_keys(call, h, w, t, FV_MIN(call->C, segment_end - t));
-        fv_kz_state_save(call, &w->state, e.state.S);
+        if (call->decaying)
+            call->kr->copy_rows(1, call->r, w->state.e, call->r, e.state.e, call->r);
+        else
+            fv_kz_state_save(call, &w->state, e.state.S);
         ring[count % FV_KZ_SEGMENT] = e;
         t += e.n;
         if (t < end)
@@ -318,10 +375,13 @@ static void backward_heads(const fv_kz_call *call, fv_kz_work *w, int64_t sequen
         fv_kz_take_statistics(call, &h, w);
         fv_kz_state_clear(call, &w->state);
         fv_kz_state_clear(call, &w->grad);
+        w->fade.carry = w->fade.sum_decay = 0;
         if (call->op->options.causal)
             causal_head(call, &h, w);
         else
             bidirectional_head(call, &h, w);
+        if (h.map.d_input[FV_INPUT_DECAY] != NULL)
+            *h.map.d_input[FV_INPUT_DECAY] += (float)w->fade.sum_decay;
     }
 }
 

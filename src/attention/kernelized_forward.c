@@ -109,13 +109,16 @@ static void stream_state(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
                      &view);
     int64_t r = call->r, dv = call->dv;
     fv_kz_state in_stream = {view.S + h->head * r * dv, view.z + h->head * r, view.exponent + h->head * r,
-                             view.tokens};
+                             view.tokens, view.decayed != NULL ? view.decayed[h->head] : 0};
     const fv_kz_state *from = store ? &w->state : &in_stream;
     fv_kz_state *to = store ? &in_stream : &w->state;
     call->kr->copy_rows(1, r * dv, from->S, r * dv, to->S, r * dv);
     call->kr->copy_rows(1, r, from->z, r, to->z, r);
     call->kr->copy_rows(1, r, from->e, r, to->e, r);
     to->tokens = from->tokens;
+    to->decayed = from->decayed;
+    if (store && view.decayed != NULL)
+        view.decayed[h->head] = from->decayed;
 }
 
 static void forward_task(void *arg, int64_t index, int worker)

@@ -3,20 +3,30 @@
 #include <math.h>
 #include <string.h>
 
-/* Layout: header | S [H][r][dv] | z [H][r] | exponent [H][r]. */
+/* Layout: header | decayed [H], doubles, where the operator decays | S [H][r][dv] | z [H][r] | exponent [H][r]. */
+static size_t decayed_bytes(const fv_attention *op)
+{
+    bool decaying = op->options.gate || op->options.decay;
+    return decaying ? fv_bytes(op->options.heads, sizeof(double)) : 0;
+}
+
 size_t fv_kz_state_bytes(const fv_attention *op, int64_t capacity)
 {
     (void)capacity;
     int64_t rows = op->options.heads * op->r;
-    return sizeof(fv_kz_state_header) + fv_bytes(rows * (op->options.value_dim + 2), sizeof(float));
+    return sizeof(fv_kz_state_header) + decayed_bytes(op) +
+           fv_bytes(rows * (op->options.value_dim + 2), sizeof(float));
 }
 
 void fv_kz_state_view(const fv_attention *op, void *state, fv_state_view *view)
 {
     fv_kz_state_header *header = state;
     int64_t rows = op->options.heads * op->r;
-    float *S = (float *)(header + 1);
+    size_t decayed = decayed_bytes(op);
+    char *behind = (char *)(header + 1);
+    float *S = (float *)(void *)(behind + decayed);
     *view = (fv_state_view){.tokens = header->tokens, .features = op->r, .S = S};
+    view->decayed = decayed > 0 ? (double *)(void *)behind : NULL;
     view->z = S + rows * op->options.value_dim;
     view->exponent = view->z + rows;
 }
@@ -26,7 +36,23 @@ void fv_kz_state_init(const fv_attention *op, int64_t capacity, void *state)
     memset(state, 0, fv_kz_state_bytes(op, capacity));
 }
 
-/* dst = a + b row by row, at the larger exponent; the smaller one's row is scaled down by a power of two. */
+/* One row: dst = 2^faded a + b, at the larger exponent (plain maps keep 0). */
+static void merge_row(const fv_attention *op, const fv_state_view *vd, const fv_state_view *va,
+                      const fv_state_view *vb, int64_t f, double faded)
+{
+    int64_t dv = op->options.value_dim;
+    double a = (double)va->exponent[f] + faded, b = (double)vb->exponent[f];
+    float top = FV_MAX(va->exponent[f], vb->exponent[f]);
+    if (faded != 0 && !isnan(faded) && op->mechanism->map->exponential)
+        top = (float)FV_MAX(ceil(a), b);
+    float fa = (float)exp2(a - (double)top), fb = (float)exp2(b - (double)top);
+    for (int64_t c = 0; c < dv; c++)
+        vd->S[f * dv + c] = fa * va->S[f * dv + c] + fb * vb->S[f * dv + c];
+    vd->z[f] = fa * va->z[f] + fb * vb->z[f];
+    vd->exponent[f] = top;
+}
+
+/* dst = a, as b's tokens decay it, plus b. */
 fv_status fv_kz_state_merge(const fv_attention *op, void *dst, const void *a, const void *b)
 {
     const fv_kz_state_header *ha = a, *hb = b;
@@ -39,15 +65,11 @@ fv_status fv_kz_state_merge(const fv_attention *op, void *dst, const void *a, co
     fv_kz_state_view(op, (void *)(uintptr_t)a, &va);
     fv_kz_state_view(op, (void *)(uintptr_t)b, &vb);
     fv_kz_state_view(op, dst, &vd);
-    int64_t rows = op->options.heads * op->r, dv = op->options.value_dim, tokens = ha->tokens + hb->tokens;
-    for (int64_t f = 0; f < rows; f++) {
-        float top = FV_MAX(va.exponent[f], vb.exponent[f]);
-        float fa = exp2f(va.exponent[f] - top), fb = exp2f(vb.exponent[f] - top);
-        for (int64_t c = 0; c < dv; c++)
-            vd.S[f * dv + c] = fa * va.S[f * dv + c] + fb * vb.S[f * dv + c];
-        vd.z[f] = fa * va.z[f] + fb * vb.z[f];
-        vd.exponent[f] = top;
-    }
+    int64_t tokens = ha->tokens + hb->tokens;
+    for (int64_t f = 0; f < op->options.heads * op->r; f++)
+        merge_row(op, &vd, &va, &vb, f, vb.decayed != NULL ? vb.decayed[f / op->r] : 0);
+    for (int64_t h = 0; vd.decayed != NULL && h < op->options.heads; h++)
+        vd.decayed[h] = va.decayed[h] + vb.decayed[h];
     ((fv_kz_state_header *)dst)->tokens = tokens;
     return FV_OK;
 }
@@ -70,11 +92,14 @@ static void step_task(void *arg, int64_t index, int worker)
     fv_kz_head h = fv_kz_head_of(call, stream, head);
     fv_state_view view;
     fv_kz_state_view(call->op, step->states + (size_t)stream * step->state_bytes, &view);
-    w.state = (fv_kz_state){view.S + head * r * dv, view.z + head * r, view.exponent + head * r, view.tokens};
+    w.state =
+        (fv_kz_state){view.S + head * r * dv, view.z + head * r, view.exponent + head * r, view.tokens, 0};
     h.first = view.tokens;
     fv_kz_take_statistics(call, &h, &w);
     (void)fv_kz_keys(call, &h, &w, 0, 1);
     fv_kz_absorb(call, &h, &w, 0, 1);
+    if (view.decayed != NULL)
+        view.decayed[head] += w.state.decayed;
     fv_kz_queries(call, &h, &w, 0, 1);
     kr->row_dots(1, r, 1.0f, w.q, r, w.state.z, 0, 0.0f, w.den);
     fv_kz_normalise(call, &w, 1);

@@ -22,8 +22,51 @@ static int64_t visible_keys(const fv_kz_call *call, const fv_kz_head *h, int64_t
     return call->op->options.causal ? i + 1 : h->nk;
 }
 
+/* log2 of what the tokens behind `from` up to `to` put on a key at `from`. */
+static double fade_between(const fv_kz_call *call, const fv_kz_head *h, int64_t from, int64_t to)
+{
+    double sum = 0;
+    for (int64_t t = from + 1; call->decaying && t <= to; t++)
+        sum += fv_kz_fade_of(call, h, t, NULL);
+    return sum;
+}
+
+/* Gate and decay of keys [begin, begin+n), as a row sees them for which the key before has log2 factor *rest, into
+ * w->fade. Returns the largest factor. */
+static double fade_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n,
+                        double *rest)
+{
+    double largest = -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        double own = fv_kz_fade_of(call, h, begin + i, &w->fade.input[i]);
+        *rest -= begin + i > 0 ? own : 0;
+        w->fade.power[i] = *rest;
+        w->fade.weight[i] = (float)((double)w->fade.input[i] * exp2(*rest));
+        largest = FV_MAX(largest, *rest);
+    }
+    return largest;
+}
+
+/* fv_kz_key_features, gate and decay included. */
+static float key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
+                          int64_t n, double *rest)
+{
+    if (!call->decaying)
+        return fv_kz_key_features(call, h, w, begin, n);
+    const fv_feature_map *map = call->op->mechanism->map;
+    fv_rows rows = fv_kz_rows(call, h, true, begin, n);
+    map->logits(&h->map, &rows, w->k, w->c, w->bias);
+    float largest = (float)fade_keys(call, h, w, begin, n, rest);
+    if (map->exponential)
+        largest = (float)fv_kz_fade_exp2(call, w, n, w->k);
+    if (map->coefficients)
+        call->kr->mul(n * call->r, w->k, w->c, w->k);
+    call->kr->scale_rows(n, call->r, w->fade.weight, w->k, call->r, 0, w->k, call->r);
+    return largest;
+}
+
 /* state.e = ceil of the largest log2-feature over the first `n` keys. */
-static void exponents_of(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t n)
+static void exponents_of(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t n, double rest)
 {
     const fv_feature_map *map = call->op->mechanism->map;
     call->kr->fill(call->r, map->exponential ? -INFINITY : 0.0f, w->state.e);
@@ -31,6 +74,10 @@ static void exponents_of(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
         int64_t tile = FV_MIN(call->C, n - t);
         fv_rows keys = fv_kz_rows(call, h, true, t, tile);
         map->logits(&h->map, &keys, w->k, w->c, w->sums);
+        if (call->decaying)
+            (void)fade_keys(call, h, w, t, tile, &rest);
+        for (int64_t i = 0; call->decaying && i < tile; i++)
+            w->sums[i] += w->fade.input[i] == 0.0f ? -INFINITY : (float)w->fade.power[i];
         call->kr->add_col_max(tile, call->r, w->sums, w->k, call->r, w->state.e);
     }
     for (int64_t f = 0; f < call->r; f++)
@@ -46,8 +93,11 @@ static bool sweep(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, co
     const fv_kernels *kr = call->kr;
     const fv_feature_map *map = call->op->mechanism->map;
     int64_t r = call->r, shared = visible_keys(call, h, rows[0]), keys = visible_keys(call, h, rows[n - 1]);
-    exponents_of(call, h, w, shared);
+    double rest = fade_between(call, h, 0, rows[0]);
+    exponents_of(call, h, w, shared, rest);
     for (int64_t i = 0; i < n; i++) {
+        if (call->decaying)
+            w->fade.shrink[i] = (float)exp2(fade_between(call, h, rows[0], rows[i]));
         fv_rows query = fv_kz_rows(call, h, false, rows[i], 1);
         float *c = map->coefficients ? w->c + i * r : NULL;
         map->logits(&h->map, &query, w->q + i * r, c, w->top + i);
@@ -59,7 +109,7 @@ static bool sweep(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, co
         kr->mul(n * r, w->q, w->c, w->q);
     for (int64_t t = 0; t < keys; t += call->C) {
         int64_t tile = FV_MIN(call->C, keys - t);
-        if (fv_kz_key_features(call, h, w, t, tile) > (float)FV_KZ_LIMIT && n > 1)
+        if (key_features(call, h, w, t, tile, &rest) > (float)FV_KZ_LIMIT && n > 1)
             return false;
         kr->gemm('N', 'T', n, tile, r, 1.0f, w->q, r, w->k, r, 0.0f, out + t, stride);
     }

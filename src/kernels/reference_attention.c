@@ -112,3 +112,18 @@ void fv_softmax_back_reference(int64_t n, int64_t c, const float *p, int64_t ldp
         for (int64_t j = 0; j < c; j++)
             ds[i * ldds + j] = p[i * ldp + j] * (dp[i * lddp + j] - delta[i]);
 }
+
+/* Row t adds its sums over the first s columns to every s <= t. */
+void fv_straddle_dots_reference(int64_t n, int64_t c, const float *a, int64_t lda, const float *b,
+                                int64_t ldb, float *out)
+{
+    for (int64_t s = 0; s < c; s++)
+        out[s] = 0.0f;
+    for (int64_t t = 0; t < n; t++) {
+        double sum = 0.0;
+        for (int64_t s = 1; s <= t && s < c; s++) {
+            sum += (double)a[t * lda + s - 1] * (double)b[t * ldb + s - 1];
+            out[s] = (float)((double)out[s] + sum);
+        }
+    }
+}

@@ -79,6 +79,9 @@ COUNTED(void, softmax_back,
         (int64_t n, int64_t c, const float *p, int64_t ldp, const float *dp, int64_t lddp, const float *delta,
          float *ds, int64_t ldds),
         (n, c, p, ldp, dp, lddp, delta, ds, ldds), n *c)
+COUNTED(void, straddle_dots,
+        (int64_t n, int64_t c, const float *a, int64_t lda, const float *b, int64_t ldb, float *out),
+        (n, c, a, lda, b, ldb, out), n *c)
 COUNTED(void, mask_rows, (int64_t n, int64_t c, const int64_t *visible, float *x, int64_t ldx),
         (n, c, visible, x, ldx), n *c)
 COUNTED(void, layernorm,
@@ -185,6 +188,7 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     out->softmax_end = counted_softmax_end;
     out->softmax_probs = counted_softmax_probs;
     out->softmax_back = counted_softmax_back;
+    out->straddle_dots = counted_straddle_dots;
     out->mask_rows = counted_mask_rows;
     out->layernorm = counted_layernorm;
     out->layernorm_back = counted_layernorm_back;

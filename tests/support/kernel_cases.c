@@ -261,6 +261,11 @@ static void prepare_softmax_probs(operands *o)
         o->in[0][1] = -INFINITY;
 }
 
+static void call_straddle_dots(const fv_kernels *k, operands *o)
+{
+    k->straddle_dots(o->n, o->c, o->in[0], o->ld, o->in[1], o->ld, o->out[0]);
+}
+
 static void call_softmax_back(const fv_kernels *k, operands *o)
 {
     k->softmax_back(o->n, o->c, o->in[0], o->ld, o->in[1], o->ld, o->in[2], o->out[0], o->ld);
@@ -703,6 +708,7 @@ const kernel_case kernel_cases[] = {
     {CALL(softmax_end), .in = "NN", .out = "nn", .variants = 2, SELF, .in_place = 2},
     {CALL(softmax_probs), .in = "N", .out = "R", .variants = 2, PREPARE(softmax_probs), SELF},
     {CALL(softmax_back), .in = "RRN", .out = "r", .variants = 1, MAGNITUDE(softmax_back), .in_place = 2},
+    {CALL(straddle_dots), .in = "RR", .out = "c", .variants = 1},
     {CALL(mask_rows), .in = "", .out = "R", .variants = 1, SELF},
     {CALL(layernorm), .in = "DCC", .out = "dt", .variants = 2, MAGNITUDE(layernorm)},
     {CALL(layernorm_back), .in = "DCTD", .out = "DCC", .variants = 1, PREPARE(layernorm_back), MAGNITUDE(layernorm_back)},

@@ -400,6 +400,30 @@ worst problem_check_gradients(const problem *p, int64_t sample)
     return w;
 }
 
+worst problem_check_rows(const problem *p)
+{
+    int64_t H = p->info.options.heads, *rows = malloc((size_t)(p->tq + 1) * sizeof *rows);
+    float *weights = malloc((size_t)(H * p->tq * p->tk + 1) * sizeof *weights);
+    num *row = malloc((size_t)(p->tk + 1) * sizeof *row);
+    fv_attention_io io = problem_io(p);
+    spec s = make_spec(p);
+    worst w = {0};
+    for (int64_t i = 0; i < p->tq; i++)
+        rows[i] = i;
+    if (fv_attention_weights(p->op, &p->layout, &io, rows, p->tq, weights, p->scratch) != FV_OK)
+        fail_msg("%s", fv_context_message(p->ctx));
+    for (int64_t n = 0; n < H * p->tq; n++) {
+        spec_row(&s, n / p->tq, n % p->tq, row);
+        for (int64_t j = 0; j < p->tk; j++)
+            worst_update(&w, (double)weights[n * p->tk + j], num_value(row[j]), row[j].m, n * p->tk + j);
+    }
+    free_spec(&s);
+    free(rows);
+    free(weights);
+    free(row);
+    return w;
+}
+
 worst problem_check_state(const problem *p, const fv_state_view *view)
 {
     int64_t dv = p->info.options.value_dim;

@@ -62,6 +62,8 @@ void problem_spec_row(const problem *p, int64_t h, int64_t i, num *row);
 /* Gradients of q, k, v and all inputs against it: `sample` random directions of each, and two
  * entries alone when sample > 1. */
 worst problem_check_gradients(const problem *p, int64_t sample);
+/* Every row of the implied matrix against it. */
+worst problem_check_rows(const problem *p);
 /* The sums in a state of the problem's tokens against it. */
 worst problem_check_state(const problem *p, const fv_state_view *view);
 

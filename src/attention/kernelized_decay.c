@@ -1,0 +1,283 @@
+/* kernelized_decay.c: gate and decay of kernelized attention, one code path.
+ *
+ *     S_t = f_t S_{t-1} + b_t phi(k_t) v_t^T,  z_t alike
+ *
+ * RFA-GATE (Peng et al. 2021, arXiv 2103.02143, eq. 7): f_t = g_t, b_t = 1 - g_t, a gate a token and head.
+ * RetNet's decay (Sun et al. 2023, arXiv 2307.08621): f_t = gamma_h, b_t = 1. Both: f_t = gamma_h g_t.
+ *
+ * In a chunk whose first token is s, with lambda_t = log2 of f_{s+1} .. f_t (double: differences stay
+ * accurate) and S' = f_s S_in, row t is
+ *
+ *     num_t = 2^lambda_t (S'^T q_t + sum_{i <= t} (q_t . psi_i) v_i),   psi_i = b_i 2^-lambda_i phi(k_i),
+ *
+ * den_t alike. 2^lambda_t cancels in the ratio (guards put it back), so a chunk is the plain one with psi for
+ * phi and S' for S, and S_out = 2^lambda_end (S' + sum psi_i v_i^T). 2^-lambda_i must stay in range: a chunk
+ * ends before the token at which -lambda passes FV_KZ_FADE. As other cuts this depends on no later token.
+ *
+ * Exponents (kernelized.h): the state leaves a chunk with every z_f brought to [1/2, 1] in either direction,
+ * and enters the next at E_f = max(ceil(e_f + log2 f_s), first key's, its b included): an old large key that has
+ * decayed makes no recent key underflow. Maps with signed coefficients go by the largest of |S_f|, |z_f|, since
+ * their z_f may cancel. Plain maps keep exponent 0: their sums underflow when gate 1 (no input) and decay last for
+ * a hundred halvings. A gate or decay outside [0, 1] is NaN from its token on.
+ *
+ * Backward. A pair (t, i) with weight W_ti = dL/dln a_ti carries f_s of all i < s <= t, so dL/dln f_s is the
+ * sum of the pairs that straddle s: pairs inside the chunk, rows t >= s against S', keys i < s against the
+ * gradient G of the state that leaves, and <S', G>. Only such pairs are added, none subtracted again: no
+ * cancellation. The chunk's first token takes <S_in, dL/dS'>, where f_s itself does not stand in, so that gates of
+ * any size divide nothing. dL/dg_s = (dL/dln f_s) / g_s - dL/db_s.
+ * Limit: where g_s is 1 to the last bit, b_s = 0, the part of dL/db_s is taken as 0.
+ */
+#include "attention/kernelized.h"
+#include <float.h>
+#include <math.h>
+
+enum {
+    STEP = 8,         /* rows of one step are one call of the exponential */
+    FADE = 60,        /* log2 of the decay inside a chunk */
+    FORGET = 1 << 16, /* log2 by which a factor of 0 decays: beyond all exponents */
+};
+#define FAR     0x1p20 /* bound of exponents */
+#define LARGEST 0x1p64 /* factor of a row of zeros */
+
+static double log2_factor(float x)
+{
+    if (x == 0.0f)
+        return -FORGET;
+    return x > 0.0f && x <= 1.0f ? log2((double)x) : (double)NAN;
+}
+
+double fv_kz_fade_of(const fv_kz_call *call, const fv_kz_head *h, int64_t t, float *b)
+{
+    double log2_f = h->decay != NULL ? log2_factor(*h->decay) : 0.0;
+    float g = h->gate != NULL ? h->gate[t * call->H] : 0.0f;
+    if (b != NULL)
+        *b = 1.0f - g;
+    return h->gate != NULL ? log2_f + log2_factor(g) : log2_f;
+}
+
+void fv_kz_fade_carve(const fv_kz_call *call, fv_arena *arena, fv_kz_fade *fade, bool backward)
+{
+    int64_t C = call->C;
+    fade->lambda = FV_PUSH(arena, double, C);
+    fade->input = FV_PUSH(arena, float, C);
+    fade->power = FV_PUSH(arena, double, C);
+    fade->whole = FV_PUSH(arena, float, C);
+    fade->weight = FV_PUSH(arena, float, C);
+    fade->shrink = FV_PUSH(arena, float, C);
+    fade->shift = FV_PUSH(arena, float, call->r);
+    if (!backward)
+        return;
+    fade->seen = FV_PUSH(arena, float, C);
+    fade->left = FV_PUSH(arena, float, C);
+    fade->pull = FV_PUSH(arena, float, C);
+    fade->pairs = FV_PUSH(arena, float, C);
+    fade->dots = FV_PUSH(arena, float, call->r);
+}
+
+/* How much of 2^power row x (log2-features, without bias) is to take as exponents: so much that its largest entry comes
+ * near 1. Nothing is lost below then, and an argument that is near 0 already stays as exact as it is. */
+static float whole_steps(const fv_kz_call *call, const fv_kz_work *w, const float *x, float bias,
+                         double power)
+{
+    double all = STEP * floor(power / STEP);
+    float top = -INFINITY;
+    if (fabs(power) < STEP)
+        return 0.0f;
+    for (int64_t f = 0; f < call->r; f++)
+        top = FV_MAX(top, x[f] - w->state.e[f]);
+    double wanted = -STEP * rint((double)(top + bias) / STEP);
+    if (!(wanted * all > 0)) /* the other direction, nothing, NaN */
+        return 0.0f;
+    return (float)(fabs(wanted) < fabs(all) ? wanted : all);
+}
+
+double fv_kz_fade_exp2(const fv_kz_call *call, fv_kz_work *w, int64_t n, float *x)
+{
+    const fv_kernels *kr = call->kr;
+    fv_kz_fade *fade = &w->fade;
+    int64_t r = call->r;
+    double largest = -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        w->bias[i] = fade->input[i] == 0.0f ? -INFINITY : w->bias[i];
+        fade->whole[i] = whole_steps(call, w, x + i * r, w->bias[i], fade->power[i]);
+        fade->weight[i] = (float)((double)fade->input[i] * exp2(fade->power[i] - (double)fade->whole[i]));
+    }
+    for (int64_t i = 0, end; i < n; i = end) {
+        double rest = -INFINITY;
+        for (end = i; end < n && fade->whole[end] == fade->whole[i]; end++)
+            rest = FV_MAX(rest, fade->power[end] - (double)fade->whole[i]);
+        /* On the exponents, not on the bias: added to that it would round. */
+        for (int64_t f = 0; f < r; f++)
+            w->factor[f] = w->state.e[f] - fade->whole[i];
+        float top = kr->exp2_rows(end - i, r, x + i * r, r, w->bias + i, w->factor);
+        largest = FV_MAX(largest, (double)top + rest);
+    }
+    return largest;
+}
+
+int64_t fv_kz_fade_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    fv_kz_fade *fade = &w->fade;
+    double lambda = 0;
+    int64_t fit = 0;
+    while (fit < n) {
+        double log2_f = fv_kz_fade_of(call, h, begin + fit, &fade->input[fit]);
+        if (fit == 0)
+            fade->first = log2_f;
+        else
+            lambda += log2_f;
+        if (!(lambda >= -FADE)) /* a NaN begins a chunk too */
+            break;
+        fade->lambda[fit] = lambda;
+        fade->power[fit] = -lambda;
+        fade->weight[fit] = (float)((double)fade->input[fit] * exp2(-lambda));
+        fade->shrink[fit++] = (float)exp2(lambda);
+    }
+    for (int64_t t = fit; t < n; t++) {
+        fade->weight[t] = 0.0f;
+        fade->shrink[t] = 1.0f;
+    }
+    return fit;
+}
+
+/* ---- exponents --------------------------------------------------------------------------------------- */
+
+/* 2^x that a row of zeros survives; NaN stays. */
+static float bounded_factor(double x)
+{
+    double factor = exp2(x);
+    return (float)(factor > LARGEST ? LARGEST : factor);
+}
+
+/* Chooses the chunk's exponents, E_f, from the state's and the first key's log2-features u + bias; fade.shift =
+ * e - E, state.e = E. */
+static void choose_exponents(const fv_kz_call *call, fv_kz_work *w, const float *u, float bias)
+{
+    const fv_feature_map *map = call->op->mechanism->map;
+    fv_kz_state *state = &w->state;
+    float input = w->fade.input[0] > 0.0f ? log2f(w->fade.input[0]) : 0.0f;
+    for (int64_t f = 0; f < call->r; f++) {
+        float first = ceilf(u[f] + bias + input), old = state->e[f];
+        float sunk = isnan(w->fade.first) ? old : (float)ceil((double)old + w->fade.first);
+        first = isnan(first) ? sunk : first;
+        bool empty = state->tokens == 0 || (state->z[f] == 0.0f && !map->coefficients);
+        float chosen = empty ? first : FV_MAX(sunk, first);
+        state->e[f] = FV_MIN(FV_MAX(chosen, (float)-FAR), (float)FAR);
+        w->fade.shift[f] = old - state->e[f];
+    }
+}
+
+void fv_kz_fade_enter(const fv_kz_call *call, fv_kz_work *w, const fv_kz_state *before, const float *shift)
+{
+    const fv_kernels *kr = call->kr;
+    for (int64_t f = 0; f < call->r; f++)
+        w->factor[f] = bounded_factor((double)shift[f] + w->fade.first);
+    kr->scale_rows(call->r, call->dv, w->factor, before->S, call->dv, 0, w->state.S, call->dv);
+    kr->mul(call->r, before->z, w->factor, w->state.z);
+    if (w->state.e != before->e)
+        kr->copy_rows(1, call->r, before->e, call->r, w->state.e, call->r);
+}
+
+int64_t fv_kz_fade_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    const fv_kernels *kr = call->kr;
+    const fv_feature_map *map = call->op->mechanism->map;
+    const fv_kz_fade *fade = &w->fade;
+    int64_t r = call->r, fit = fv_kz_fade_chunk(call, h, w, begin, n);
+    double largest = -INFINITY;
+    if (map->exponential) {
+        choose_exponents(call, w, w->k, fade->input[0] == 0.0f ? -INFINITY : w->bias[0]);
+        largest = fv_kz_fade_exp2(call, w, fit, w->k);
+    } else {
+        kr->fill(r, 0.0f, w->fade.shift);
+    }
+    fv_kz_fade_enter(call, w, &w->state, fade->shift);
+    kr->scale_rows(fit, r, fade->weight, w->k, r, 0, w->k, r);
+    kr->fill((n - fit) * r, 0.0f, w->k + fit * r);
+    if (largest > FV_KZ_LIMIT)
+        fit = fv_kz_cut(call, w, fit);
+    if (map->coefficients)
+        kr->mul(fit * r, w->k, w->c, w->k);
+    return fit;
+}
+
+/* The size of row f of the state: positive maps have it in z. */
+static float row_size(const fv_kz_call *call, const fv_kz_state *state, int64_t f)
+{
+    if (!call->op->mechanism->map->coefficients)
+        return state->z[f];
+    return FV_MAX(fabsf(state->z[f]), call->kr->max_abs(call->dv, state->S + f * call->dv));
+}
+
+void fv_kz_fade_leave(const fv_kz_call *call, fv_kz_work *w, int64_t n)
+{
+    fv_kz_state *state = &w->state;
+    bool exponential = call->op->mechanism->map->exponential;
+    double lambda = w->fade.lambda[n - 1];
+    state->decayed += w->fade.first + lambda;
+    for (int64_t f = 0; f < call->r; f++) {
+        float size = exponential ? row_size(call, state, f) : 0.0f, shift = 0.0f;
+        if (size > 0.0f && size <= FLT_MAX)
+            shift = (float)ceil(log2((double)size) + lambda);
+        if (fabsf(state->e[f] + shift) > (float)FAR)
+            shift = 0.0f;
+        w->factor[f] = (float)exp2(lambda - (double)shift);
+        state->e[f] += shift;
+    }
+    fv_kz_rescale(call, state, w->factor);
+}
+
+/* ---- backward ---------------------------------------------------------------------------------------- */
+
+double fv_kz_state_product(const fv_kz_call *call, fv_kz_work *w, const fv_kz_state *state,
+                           const fv_kz_state *grad)
+{
+    float *dots = w->fade.dots;
+    call->kr->mul(call->r, state->z, grad->z, dots);
+    call->kr->row_dots(call->r, call->dv, 1.0f, state->S, call->dv, grad->S, call->dv, 1.0f, dots);
+    return call->kr->sum(call->r, dots);
+}
+
+/* Sum over f of 2^(shift_f + log2_factor) (<S_f, G_f> + z_f c_f), w->fade.dots holding the products. */
+static double entering(const fv_kz_call *call, const fv_kz_work *w, const float *shift, double log2_factor)
+{
+    double sum = 0;
+    for (int64_t f = 0; f < call->r; f++)
+        if (w->fade.dots[f] != 0.0f)
+            sum += exp2((double)shift[f] + log2_factor) * (double)w->fade.dots[f];
+    return sum;
+}
+
+/* Token t of the chunk: its gate, as a factor, has the gradient by_gate; the decay by_decay through it. */
+static void add_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_fade *fade, int64_t begin,
+                         int64_t t, double by_gate, double by_decay)
+{
+    fade->sum_decay += by_decay;
+    if (h->d_gate == NULL)
+        return;
+    double by_input = fade->input[t] == 0.0f ? 0.0 : (double)fade->pull[t] / (double)fade->input[t];
+    h->d_gate[(begin + t) * call->H] += (float)(by_gate - by_input);
+}
+
+void fv_kz_fade_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n,
+                         const fv_kz_state *before, const float *shift, double through)
+{
+    fv_kz_fade *fade = &w->fade;
+    double decay = h->decay != NULL ? (double)*h->decay : 1.0, rows = 0, keys = 0;
+    /* Keys before each token, then rows from it on: sums of what straddles it, nothing taken away again. */
+    for (int64_t t = 0; t < n; t++) {
+        double left = (double)fade->left[t];
+        fade->left[t] = (float)keys;
+        keys += left;
+    }
+    for (int64_t t = n - 1; t > 0; t--) {
+        double gate = h->gate != NULL ? (double)h->gate[(begin + t) * call->H] : 1.0;
+        rows += (double)fade->seen[t];
+        double by_log = (double)fade->pairs[t] + rows + (double)fade->left[t] + through;
+        add_gradient(call, h, fade, begin, t, by_log / gate, by_log / decay);
+    }
+    double log2_decay = h->decay != NULL ? log2_factor(*h->decay) : 0.0;
+    (void)fv_kz_state_product(call, w, before, &w->grad);
+    add_gradient(call, h, fade, begin, 0, entering(call, w, shift, log2_decay),
+                 entering(call, w, shift, fade->first - log2_decay));
+}
