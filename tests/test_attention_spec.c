@@ -92,7 +92,8 @@ static void larger_shapes(fv_context *ctx, int kind, bool all)
         for (int causal = 0; causal <= kind_runs(kind, 1); causal++) {
             fv_attention_options o =
                 options_of(name_of(kind), shapes[i].H, shapes[i].G, shapes[i].d, shapes[i].dv);
-            problem_shape shape = {1, &shapes[i].L, NULL, shapes[i].pad, 0, (uint64_t)(100 + i)};
+            int64_t L = shapes[i].d == 64 && kind_has(kind, KIND_WIDE) ? 5 : shapes[i].L;
+            problem_shape shape = {1, &L, NULL, shapes[i].pad, 0, (uint64_t)(100 + i)};
             o.causal = causal;
             o.chunk = shapes[i].chunk;
             o.features = shapes[i].m;

@@ -147,6 +147,8 @@ extern const fv_feature_map fv_map_favor_hyperbolic, fv_map_favor_regularized,
     fv_map_favor_hybrid;
 extern const fv_feature_map fv_map_favor_plus;
 extern const fv_feature_map fv_map_generalized[FV_FUNCTION_COUNT]; /* by f */
+extern const fv_feature_map fv_map_sikf, fv_map_dpfp, fv_map_taylor, fv_map_rebased, fv_map_cosformer,
+    fv_map_hedgehog;
 extern const fv_feature_map fv_map_rfa, fv_map_rfa_arccos;
 extern const fv_feature_map fv_map_rmf_exp, fv_map_rmf_inv, fv_map_rmf_logi, fv_map_rmf_trigh,
     fv_map_rmf_sqrt;

@@ -1,4 +1,5 @@
-/* reference_functions.c: the scalar references of the functions of generalized maps, in double. */
+/* reference_functions.c: the scalar references of the functions of generalized maps and of products of
+ * channels. */
 #include "kernels/kernels.h"
 #include <math.h>
 
@@ -101,4 +102,68 @@ void fv_function_rows_back_reference(int function, int64_t n, int64_t c, float e
             double slope = slope_of(function, (double)x[i * ldx + f], (double)eps);
             dx[i * lddx + f] = (float)(slope * (double)dy[i * lddy + f] + 0.0); /* no -0 */
         }
+}
+
+void fv_square_rows_reference(int64_t n, int64_t c, float factor, const float *x, int64_t ldx, float *y,
+                              int64_t ldy)
+{
+    float mixed = (float)((double)factor * 1.4142135623730951);
+    for (int64_t i = 0; i < n; i++, x += ldx) {
+        float *to = y + i * ldy;
+        for (int64_t a = 0; a < c; a++) {
+            float first = x[a];
+            *to++ = factor * first * first;
+            for (int64_t b = a + 1; b < c; b++)
+                *to++ = mixed * first * x[b];
+        }
+    }
+}
+
+void fv_square_rows_back_reference(int64_t n, int64_t c, float factor, const float *x, int64_t ldx,
+                                   const float *dy, int64_t lddy, float *dx, int64_t lddx)
+{
+    float mixed = (float)((double)factor * 1.4142135623730951);
+    for (int64_t i = 0; i < n; i++, x += ldx, dx += lddx) {
+        const float *from = dy + i * lddy;
+        for (int64_t a = 0; a < c; a++) {
+            double sum = 2.0 * (double)factor * (double)x[a] * (double)*from++;
+            for (int64_t b = a + 1; b < c; b++, from++) {
+                dx[b] += mixed * x[a] * *from;
+                sum += (double)mixed * (double)x[b] * (double)*from;
+            }
+            dx[a] += (float)sum;
+        }
+    }
+}
+
+void fv_cyclic_rows_reference(int64_t n, int64_t c, const float *x, int64_t ldx, float *y, int64_t ldy)
+{
+    for (int64_t i = 0; i < n; i++, x += ldx, y += ldy) {
+        float first = x[0];
+        for (int64_t f = 0; f < c; f++)
+            y[f] = x[f] * (f + 1 < c ? x[f + 1] : first);
+    }
+}
+
+void fv_cyclic_rows_back_reference(int64_t n, int64_t c, const float *x, int64_t ldx, const float *dy,
+                                   int64_t lddy, float *dx, int64_t lddx)
+{
+    for (int64_t i = 0; i < n; i++, x += ldx, dy += lddy, dx += lddx)
+        for (int64_t f = 0; f < c; f++) {
+            int64_t before = (f + c - 1) % c, after = (f + 1) % c;
+            dx[f] = dy[f] * x[after] + dy[before] * x[before];
+        }
+}
+
+void fv_log2_sums_reference(int64_t n, int64_t c, const float *x, int64_t ldx, float *out)
+{
+    for (int64_t i = 0; i < n; i++, x += ldx) {
+        float top = x[0];
+        double sum = 0;
+        for (int64_t f = 1; f < c; f++)
+            top = x[f] > top ? x[f] : top;
+        for (int64_t f = 0; f < c; f++)
+            sum += exp2((double)x[f] - (double)top);
+        out[i] = (float)((double)top + log2(sum));
+    }
 }

@@ -66,6 +66,21 @@ COUNTED(void, function_rows_back,
         (int function, int64_t n, int64_t c, float eps, const float *x, int64_t ldx, const float *dy,
          int64_t lddy, float *dx, int64_t lddx),
         (function, n, c, eps, x, ldx, dy, lddy, dx, lddx), n *c)
+COUNTED(void, square_rows,
+        (int64_t n, int64_t c, float factor, const float *x, int64_t ldx, float *y, int64_t ldy),
+        (n, c, factor, x, ldx, y, ldy), n *c *(c + 1) / 2)
+COUNTED(void, square_rows_back,
+        (int64_t n, int64_t c, float factor, const float *x, int64_t ldx, const float *dy, int64_t lddy,
+         float *dx, int64_t lddx),
+        (n, c, factor, x, ldx, dy, lddy, dx, lddx), n *c *(c + 1))
+COUNTED(void, cyclic_rows, (int64_t n, int64_t c, const float *x, int64_t ldx, float *y, int64_t ldy),
+        (n, c, x, ldx, y, ldy), n *c)
+COUNTED(void, cyclic_rows_back,
+        (int64_t n, int64_t c, const float *x, int64_t ldx, const float *dy, int64_t lddy, float *dx,
+         int64_t lddx),
+        (n, c, x, ldx, dy, lddy, dx, lddx), 2 * n * c)
+COUNTED(void, log2_sums, (int64_t n, int64_t c, const float *x, int64_t ldx, float *out), (n, c, x, ldx, out),
+        n *c)
 COUNTED(void, softmax_tile,
         (int64_t n, int64_t c, float *s, int64_t lds, const int64_t *visible, float *top, float *sum,
          float *factor),
@@ -184,6 +199,11 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     out->sincos_rows = counted_sincos_rows;
     out->function_rows = counted_function_rows;
     out->function_rows_back = counted_function_rows_back;
+    out->square_rows = counted_square_rows;
+    out->square_rows_back = counted_square_rows_back;
+    out->cyclic_rows = counted_cyclic_rows;
+    out->cyclic_rows_back = counted_cyclic_rows_back;
+    out->log2_sums = counted_log2_sums;
     out->softmax_tile = counted_softmax_tile;
     out->softmax_end = counted_softmax_end;
     out->softmax_probs = counted_softmax_probs;

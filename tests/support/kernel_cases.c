@@ -225,6 +225,64 @@ static void call_function_rows_back(const fv_kernels *k, operands *o)
                           o->out[0], o->ld);
 }
 
+/* A triangle of few columns, so that it fits the columns at hand: d (d + 1) / 2 <= c. */
+static int64_t triangle_side(const operands *o)
+{
+    int64_t d = 0;
+    while ((d + 1) * (d + 2) / 2 <= o->c)
+        d++;
+    return d;
+}
+
+static void call_square_rows(const fv_kernels *k, operands *o)
+{
+    int64_t d = triangle_side(o), r = d * (d + 1) / 2;
+    const float *x = o->in[0];
+    for (int64_t i = 0; i < o->n; i++)
+        for (int64_t f = r; f < o->c; f++)
+            o->out[0][i * o->ld + f] = 0.0f;
+    if (o->variant == 1) { /* the row stands at the end of its products */
+        for (int64_t i = 0; i < o->n; i++)
+            for (int64_t f = 0; f < d; f++)
+                o->out[0][i * o->ld + r - d + f] = o->in[0][i * o->ld + f];
+        x = o->out[0] + r - d;
+    }
+    if (d > 0)
+        k->square_rows(o->n, d, 0.7f, x, o->ld, o->out[0], o->ld);
+}
+
+static void call_square_rows_back(const fv_kernels *k, operands *o)
+{
+    int64_t d = triangle_side(o);
+    if (d > 0)
+        k->square_rows_back(o->n, d, 0.7f, o->in[0], o->ld, o->in[1], o->ld, o->out[0], o->ld);
+}
+
+static void call_cyclic_rows(const fv_kernels *k, operands *o)
+{
+    if (o->c > 0)
+        k->cyclic_rows(o->n, o->c, o->in[0], o->ld, o->out[0], o->ld);
+}
+
+static void call_cyclic_rows_back(const fv_kernels *k, operands *o)
+{
+    if (o->c > 0)
+        k->cyclic_rows_back(o->n, o->c, o->in[0], o->ld, o->in[1], o->ld, o->out[0], o->ld);
+}
+
+/* The sum errs by eps of itself and eps |top - x| of its terms; its logarithm is known to eps of that. */
+static void call_log2_sums(const fv_kernels *k, operands *o)
+{
+    if (o->c > 0)
+        k->log2_sums(o->n, o->c, o->in[0], o->ld, o->out[0]);
+}
+
+static void magnitude_log2_sums(operands *a, const operands *r)
+{
+    for (int64_t i = 0; i < r->n; i++)
+        a->out[0][i] = fabsf(r->out[0][i]) + 4.0f;
+}
+
 static const int64_t *variant_visible(const operands *o)
 {
     return o->variant & 1 ? NULL : o->visible;
@@ -704,6 +762,11 @@ const kernel_case kernel_cases[] = {
     {CALL(sincos_rows), .in = "R", .out = "rr", .variants = 1, SELF},
     {CALL(function_rows), .in = "R", .out = "r", .variants = 2 * FV_FUNCTION_COUNT, MAGNITUDE(function_rows), .in_place = 1},
     {CALL(function_rows_back), .in = "RR", .out = "r", .variants = 2 * FV_FUNCTION_COUNT, MAGNITUDE(function_rows_back), .in_place = 2},
+    {CALL(square_rows), .in = "R", .out = "r", .variants = 2, SELF},
+    {CALL(square_rows_back), .in = "RR", .out = "R", .variants = 1},
+    {CALL(cyclic_rows), .in = "R", .out = "r", .variants = 1, SELF, .in_place = 1},
+    {CALL(cyclic_rows_back), .in = "RR", .out = "r", .variants = 1},
+    {CALL(log2_sums), .in = "R", .out = "n", .variants = 1, MAGNITUDE(log2_sums)},
     {CALL(softmax_tile), .in = "", .out = "RNNn", .variants = 2, PREPARE(softmax_tile), SELF},
     {CALL(softmax_end), .in = "NN", .out = "nn", .variants = 2, SELF, .in_place = 2},
     {CALL(softmax_probs), .in = "N", .out = "R", .variants = 2, PREPARE(softmax_probs), SELF},

@@ -14,8 +14,10 @@ enum {
     KIND_PLACES =
         4, /* weights depend on where tokens stand: a permutation changes them, states do not merge, a
                        * stream wants max_tokens */
-    KIND_MIXES = 8,    /* no matrix of queries by keys: tokens are mixed before they are weighed */
-    KIND_FORESEES = 16 /* causal by masks, but which tokens share a chunk depends on later ones */
+    KIND_MIXES = 8,     /* no matrix of queries by keys: tokens are mixed before they are weighed */
+    KIND_FORESEES = 16, /* causal by masks, but which tokens share a chunk depends on later ones */
+    KIND_EMPTY = 32,    /* a query may meet no key: all weights 0, y = 0 */
+    KIND_WIDE = 64,     /* r grows like d^2: the widest shape runs with fewer tokens */
 };
 
 typedef struct kind_row {

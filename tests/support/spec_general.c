@@ -107,6 +107,107 @@ GENERALIZED(sin, num_sin)
 GENERALIZED(linear, identity)
 GENERALIZED(elu1, elu1)
 
+/* ---- deterministic maps ------------------------------------------------------------------------------ */
+
+static num scaled_x(const spec *s, const spec_vector *v, int64_t c)
+{
+    return num_scaled(sqrt(s->options.scale), v->x[c]);
+}
+
+/* sikf: phi_c = exp(x_c) */
+static void sikf(const spec *s, const spec_vector *v, num *logs)
+{
+    for (int64_t c = 0; c < s->options.dim; c++)
+        logs[c] = scaled_x(s, v, c);
+}
+
+/* dpfp: u = relu([x; -x]), phi_i = u_i u_(i+1), cyclic */
+static void dpfp(const spec *s, const spec_vector *v, num *phi)
+{
+    int64_t d = s->options.dim;
+    for (int64_t i = 0; i < 2 * d; i++) {
+        num x = scaled_x(s, v, i % d), y = scaled_x(s, v, (i + 1) % d);
+        phi[i] = num_mul(positive(num_mul(num_input(i < d ? 1 : -1, 0), x)),
+                         positive(num_mul(num_input((i + 1) % (2 * d) < d ? 1 : -1, 0), y)));
+    }
+}
+
+/* factor [u_i^2, sqrt 2 u_i u_j (i < j)] */
+static void squares(int64_t d, double factor, const num *u, num *phi)
+{
+    for (int64_t i = 0; i < d; i++)
+        for (int64_t j = i; j < d; j++)
+            *phi++ = num_scaled(i == j ? factor : sqrt(2) * factor, num_mul(u[i], u[j]));
+}
+
+/* taylor: [1, x, squares / sqrt 2] */
+static void taylor(const spec *s, const spec_vector *v, num *phi)
+{
+    int64_t d = s->options.dim;
+    phi[0] = num_input(1, 0);
+    for (int64_t c = 0; c < d; c++)
+        phi[1 + c] = scaled_x(s, v, c);
+    squares(d, sqrt(0.5), phi + 1, phi + 1 + d);
+}
+
+/* rebased: squares of u = gamma LN(x) + beta, over sqrt d */
+static void rebased(const spec *s, const spec_vector *v, num *phi)
+{
+    int64_t d = s->options.dim;
+    num u[64], mean = num_input(0, 0), var = num_input(1e-5, 0);
+    for (int64_t c = 0; c < d; c++)
+        mean = num_add(mean, num_scaled(1 / (double)d, scaled_x(s, v, c)));
+    for (int64_t c = 0; c < d; c++) {
+        u[c] = num_sub(scaled_x(s, v, c), mean);
+        var = num_add(var, num_scaled(1 / (double)d, num_mul(u[c], u[c])));
+    }
+    for (int64_t c = 0; c < d; c++) {
+        u[c] = num_div(u[c], num_sqrt(var));
+        if (s->input[FV_INPUT_REBASED_GAMMA] != NULL)
+            u[c] = num_mul(spec_input(s, FV_INPUT_REBASED_GAMMA, v->head * d + c), u[c]);
+        if (s->input[FV_INPUT_REBASED_BETA] != NULL)
+            u[c] = num_add(u[c], spec_input(s, FV_INPUT_REBASED_BETA, v->head * d + c));
+    }
+    squares(d, 1 / sqrt((double)d), u, phi);
+}
+
+/* cosformer: relu(x) times sine and cosine of pi i / 2M */
+static void cosformer(const spec *s, const spec_vector *v, num *phi)
+{
+    int64_t d = s->options.dim;
+    double M = (double)(s->options.max_tokens > 0 ? s->options.max_tokens
+                        : v->queries > v->keys    ? v->queries
+                                                  : v->keys);
+    double angle = acos(-1.0) * (double)v->position / (2 * M);
+    for (int64_t c = 0; c < d; c++) {
+        phi[c] = num_scaled(sin(angle), positive(scaled_x(s, v, c)));
+        phi[d + c] = num_scaled(cos(angle), positive(scaled_x(s, v, c)));
+    }
+}
+
+/* hedgehog: ln softmax([2y, -2y]), y = W x */
+static void hedgehog(const spec *s, const spec_vector *v, num *logs)
+{
+    int64_t d = s->options.dim;
+    num sum = num_input(0, 0);
+    double top = 0;
+    for (int64_t c = 0; c < d; c++) {
+        num y = num_input(0, 0);
+        for (int64_t e = 0; e < d; e++)
+            y = num_add(y, num_mul(s->input[FV_INPUT_MAP_WEIGHT] != NULL
+                                       ? spec_input(s, FV_INPUT_MAP_WEIGHT, (v->head * d + c) * d + e)
+                                       : num_input(c == e, 0),
+                                   scaled_x(s, v, e)));
+        logs[c] = num_scaled(2, y);
+        logs[d + c] = num_sub(num_input(0, 0), logs[c]);
+        top = fmax(top, fabs(creal(logs[c].v)));
+    }
+    for (int64_t f = 0; f < 2 * d; f++)
+        sum = num_add(sum, num_exp(num_sub(logs[f], num_input(top, 0))));
+    for (int64_t f = 0; f < 2 * d; f++)
+        logs[f] = num_sub(logs[f], num_add(num_rounded(top), num_log(sum)));
+}
+
 const spec_kind spec_general_kinds[] = {
     {.name = "relu", .features = relu_features},
     {.name = "exp", .exponential = true, .features = exponential},
@@ -120,5 +221,11 @@ const spec_kind spec_general_kinds[] = {
     {.name = "sin", .features = sin_features},
     {.name = "linear", .features = linear_features},
     {.name = "elu+1", .features = elu1_features},
+    {.name = "sikf", .exponential = true, .features = sikf},
+    {.name = "dpfp", .features = dpfp},
+    {.name = "taylor", .features = taylor},
+    {.name = "rebased", .features = rebased},
+    {.name = "cosformer", .features = cosformer},
+    {.name = "hedgehog", .exponential = true, .features = hedgehog},
     {.name = NULL},
 };

@@ -11,6 +11,7 @@
 #include "kernels/vec/rows.h"
 
 #include "kernels/vec/attention.h"
+#include "kernels/vec/channels.h"
 #include "kernels/vec/fft.h"
 #include "kernels/vec/functions.h"
 #include "kernels/vec/layers.h"
@@ -43,6 +44,11 @@ void KERNEL(kernels_fill)(fv_kernels *kernels)
     kernels->sincos_rows = KERNEL(sincos_rows);
     kernels->function_rows = KERNEL(function_rows);
     kernels->function_rows_back = KERNEL(function_rows_back);
+    kernels->square_rows = KERNEL(square_rows);
+    kernels->square_rows_back = KERNEL(square_rows_back);
+    kernels->cyclic_rows = KERNEL(cyclic_rows);
+    kernels->cyclic_rows_back = KERNEL(cyclic_rows_back);
+    kernels->log2_sums = KERNEL(log2_sums);
     kernels->softmax_tile = KERNEL(softmax_tile);
     kernels->softmax_probs = KERNEL(softmax_probs);
     kernels->softmax_back = KERNEL(softmax_back);
