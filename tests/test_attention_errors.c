@@ -123,6 +123,14 @@ static void no_projection(fv_attention_options *o)
 {
     o->projection = FV_PROJECTION_NONE;
 }
+static void causal_unfrozen(fv_attention_options *o)
+{
+    o->causal = 1;
+}
+static void nan_psi(fv_attention_options *o)
+{
+    o->psi = (double)NAN;
+}
 static void odd_hadamard(fv_attention_options *o)
 {
     o->projection = FV_PROJECTION_HADAMARD, o->dim = 12;
@@ -171,6 +179,9 @@ static const struct {
     {"favor+", some_epsilon, "epsilon"},
     {"favor+", no_projection, "projection"},
     {"favor+", odd_hadamard, "hadamard"},
+    {"favor++", causal_unfrozen, "psi"},
+    {"favor#", causal_unfrozen, "psi"},
+    {"favor++", nan_psi, "psi"},
     {"favor+", unknown_projection, "projection"},
     {"favor+", unknown_norms, "row_norms"},
     {"favor+", unknown_guard, "denominator"},
