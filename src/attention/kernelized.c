@@ -83,6 +83,8 @@ static fv_kz_work carve_work(const fv_kz_call *call, fv_arena *arena, bool backw
     w.statistics = FV_PUSH(arena, float, call->statistics_floats);
     if (map->coefficients)
         w.c = FV_PUSH(arena, float, C *r);
+    if (call->biased)
+        fv_kz_bias_carve(call, arena, &w.rpe, backward);
     if (call->decaying)
         fv_kz_fade_carve(call, arena, &w.fade, backward);
     if (backward) {
@@ -130,7 +132,10 @@ static fv_kz_call describe(const fv_attention *op, const fv_layout *layout)
     fv_kz_call call = {.op = op, .kr = op->ctx->kernels, .layout = layout};
     call.H = o->heads, call.G = o->kv_heads, call.d = o->dim, call.dv = o->value_dim, call.r = op->r;
     call.decaying = o->gate || o->decay;
-    int64_t chunk = o->chunk > 0 ? o->chunk : o->causal ? FV_KZ_CHUNK : FV_KZ_TILE;
+    call.biased = o->position_bias == FV_POSITION_BIAS_KERNEL;
+    int64_t chunk = call.biased ? FV_KZ_BIAS_TILE : o->causal ? FV_KZ_CHUNK : FV_KZ_TILE;
+    if (o->chunk > 0)
+        chunk = o->chunk;
     call.C = FV_MIN(chunk, FV_KZ_CHUNK_MAX);
     const fv_feature_map *map = op->mechanism->map;
     call.map = (fv_map_params){.map = map,
@@ -160,6 +165,10 @@ void fv_kz_measure(const fv_attention *op, const fv_layout *layout, fv_memory *n
     int64_t slots = 0;
     for (int64_t s = 0; s < layout->sequences; s++)
         slots += fv_kz_slot_count(&call, offsets[s + 1] - offsets[s]);
+    if (call.biased) {
+        need->saved = fv_kz_bias_saved(&call, layout->offsets_q[layout->sequences]);
+        return;
+    }
     need->saved = fv_bytes(slots * call.H * fv_kz_state_floats(&call), sizeof(float));
 }
 
@@ -447,8 +456,8 @@ void fv_kz_normalise(const fv_kz_call *call, fv_kz_work *w, int64_t n)
     for (int64_t i = 0; i < n; i++) {
         /* The true normaliser is den times unit: the query's stripped scale and the map's factor. */
         float unit = outside;
-        if (map->exponential && o->denominator != FV_DENOMINATOR_NONE)
-            unit *= exp2f(w->top[i] + w->bias[i]);
+        if ((map->exponential || call->biased) && o->denominator != FV_DENOMINATOR_NONE)
+            unit *= exp2f(w->top[i] + (map->exponential ? w->bias[i] : 0.0f));
         if (call->decaying)
             unit *= w->fade.shrink[i];
         if (o->denominator == FV_DENOMINATOR_OFF) {

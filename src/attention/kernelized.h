@@ -31,7 +31,8 @@
 
 enum {
     FV_KZ_CHUNK = 64, /* default tokens a causal chunk; equal to 32 and better than 96, 128 at d 64, r 256 */
-    FV_KZ_TILE = 128, /* tokens a bidirectional tile */
+    FV_KZ_BIAS_TILE = 256,  /* tokens a tile with position bias */
+    FV_KZ_TILE = 128,       /* tokens a bidirectional tile */
     FV_KZ_CHUNK_MAX = 1024, /* larger --chunk values are taken as this */
     FV_KZ_STRIP = 16,       /* rows of A computed together */
     FV_KZ_SEGMENT = 16,     /* chunks between saved states; also the ring of the backward pass */
@@ -65,6 +66,18 @@ typedef struct fv_kz_fade {
     double sum_decay; /* dL/dgamma so far */
 } fv_kz_fade;
 
+/* Position bias kernel (kernelized_bias.c); arrays are there only where the operator has it. */
+typedef struct fv_kz_bias {
+    float *table;       /* [2N-1] a head's weights in base 2, keys of a row in order */
+    float *tile;        /* [C][C] T of the tile in hand */
+    float *largest;     /* [C] log2 by which it is larger */
+    float *scale;       /* [C] M: sums so far are relative to 2^M */
+    float *fresh, *old; /* [C] factors of the tile and of the sums so far */
+    float *grad;        /* [2N-1] backward: gradient of the table */
+    float *diagonals;   /* [2C] */
+    bool wanted;        /* somebody wants it */
+} fv_kz_bias;
+
 /* Memory of one worker, carved from scratch. C rows below means the call's chunk or tile. */
 typedef struct fv_kz_work {
     float *q, *k;      /* [C][r] features of queries and keys */
@@ -81,6 +94,7 @@ typedef struct fv_kz_work {
     float *ones;                          /* [max(C, r)] of 1 */
     int64_t *visible;                     /* [C]: 1, 2, ... */
     float *factor;                        /* [r] */
+    fv_kz_bias rpe;                       /* position bias */
     fv_kz_fade fade;                      /* gate and decay */
     fv_kz_state state; /* running state; state.e are the exponents E of the chunk in hand */
     fv_kz_state grad;  /* its gradient (backward), relative to grad.e */
@@ -105,6 +119,7 @@ typedef struct fv_kz_call {
     float *prepared;            /* [H][prepared_floats]: the map's inputs as it wants them */
     int64_t prepared_floats, statistics_floats;
     fv_map_params map;  /* what all heads share */
+    bool biased;        /* position bias kernel */
     bool decaying;      /* gate or decay */
     bool fade_gradient; /* backward: somebody wants the gradient of gate or decay */
     bool by_head;       /* backward: one task a key head, for gradients of inputs */
@@ -198,6 +213,21 @@ void fv_kz_fade_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
 /* <S, G> + <z, c> */
 double fv_kz_state_product(const fv_kz_call *call, fv_kz_work *w, const fv_kz_state *state,
                            const fv_kz_state *grad);
+
+/* ---- kernelized_bias.c: position bias kernel ---- */
+
+void fv_kz_bias_carve(const fv_kz_call *call, fv_arena *arena, fv_kz_bias *bias, bool backward);
+/* Bytes forward leaves for backward. */
+size_t fv_kz_bias_saved(const fv_kz_call *call, int64_t queries);
+/* y, gradients, and the first keys that row `row` sees of its row of the matrix, of one head of a sequence. */
+void fv_kz_bias_forward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
+void fv_kz_bias_backward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
+void fv_kz_bias_row(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t row, float *out);
+/* FV_ERR_FILE when a sequence is longer than position_span. */
+fv_status fv_bias_check_span(const fv_attention *op, const fv_layout *layout);
+/* kernelized_backward.c: takes w->t = dL/dphi of rows whose features are phi [n][r] back to them and to inputs. */
+void fv_kz_through_map(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const fv_rows *rows,
+                       const float *phi, float *dx);
 
 /* ---- the row's functions ---- */
 fv_status fv_kz_check(fv_attention *op);

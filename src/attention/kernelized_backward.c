@@ -75,8 +75,8 @@ static void through_coefficients(const fv_kz_call *call, const fv_kz_head *h, fv
 }
 
 /* Takes w->t = dL/dphi of rows whose features are phi [n][r] back to them: dx, and the inputs' gradients. */
-static void through_map(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const fv_rows *rows,
-                        const float *phi, float *dx)
+void fv_kz_through_map(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const fv_rows *rows,
+                       const float *phi, float *dx)
 {
     const fv_feature_map *map = call->op->mechanism->map;
     if (dx == NULL && !call->by_head)
@@ -96,13 +96,13 @@ static void query_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_wo
                            int64_t n)
 {
     fv_rows rows = fv_kz_rows(call, h, false, begin, n);
-    through_map(call, h, w, &rows, w->q, h->dq != NULL ? h->dq + begin * call->ldq : NULL);
+    fv_kz_through_map(call, h, w, &rows, w->q, h->dq != NULL ? h->dq + begin * call->ldq : NULL);
 }
 
 static void key_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     fv_rows rows = fv_kz_rows(call, h, true, begin, n);
-    through_map(call, h, w, &rows, w->k, h->dk != NULL ? h->dk + begin * call->ldk : NULL);
+    fv_kz_through_map(call, h, w, &rows, w->k, h->dk != NULL ? h->dk + begin * call->ldk : NULL);
 }
 
 /* G += q^T g, c += q^T rho */
@@ -376,7 +376,9 @@ static void backward_heads(const fv_kz_call *call, fv_kz_work *w, int64_t sequen
         fv_kz_state_clear(call, &w->state);
         fv_kz_state_clear(call, &w->grad);
         w->fade.carry = w->fade.sum_decay = 0;
-        if (call->op->options.causal)
+        if (call->biased)
+            fv_kz_bias_backward(call, &h, w);
+        else if (call->op->options.causal)
             causal_head(call, &h, w);
         else
             bidirectional_head(call, &h, w);
@@ -403,6 +405,7 @@ fv_status fv_kz_backward(const fv_attention *op, const fv_layout *layout, const 
                          const fv_attention_grad *grad, const void *saved, void *scratch)
 {
     fv_kz_call call;
+    TRY(fv_bias_check_span(op, layout));
     /* The states are only read here; the call's pointer is shared with forward, which writes them. */
     fv_kz_begin(&call, op, layout, io, grad, (void *)(uintptr_t)saved, scratch);
     fv_parallel(op->ctx, (call.by_head ? 1 : layout->sequences) * call.G, backward_task, &call);
