@@ -52,7 +52,7 @@ static int size_index(fv_tp_call *call, int64_t size)
         if (call->fft[i].size == size)
             return i;
     call->fft[call->sizes].size = size;
-    return call->sizes++; /* two sizes an octave: fewer than FV_TP_SIZES below 2^31, as offsets are */
+    return call->sizes++; /* fewer than FV_TP_SIZES */
 }
 
 static void add_filter(fv_tp_call *call, int64_t size, int64_t shift, int64_t reach, int64_t blocks)

@@ -9,12 +9,12 @@
 
 enum {
     FV_TP_COLUMNS = 64, /* channels worked on together: 32 complex ones */
-    FV_TP_DIRECT = 96, /* up to here a product with the tile is faster than transforms */
+    FV_TP_DIRECT = 96,  /* up to here a product with the tile is faster than transforms */
     FV_TP_BLOCK = 128,  /* tokens of a causal block */
     FV_TP_STRIP = 32,   /* rows of its triangle taken together */
     FV_TP_FAN = 8,      /* blocks that a level joins */
     FV_TP_HEADS = 8,    /* heads whose filters are transformed together */
-    FV_TP_SIZES = 64,
+    FV_TP_SIZES = 96,   /* of transforms: two an octave, up to sequences of 2^40 tokens */
 };
 
 /* Weights w[shift + t], |t| <= reach, transformed at `size`: re [size], im [size] for each head. */
