@@ -61,7 +61,7 @@ static fv_status find_columns(const fv_data *data, const fv_reader *reader, cons
                               column *texts, int32_t *label)
 {
     const fv_task_row *task = data->settings.task;
-    column columns[MOST_COLUMNS];
+    column columns[MOST_COLUMNS] = {{NULL, 0}};
     int64_t wanted = task->texts + task->has_label, count = cut(record, columns);
     *label = -1;
     if (count != wanted) {

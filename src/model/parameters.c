@@ -34,66 +34,66 @@ typedef struct tensor_row {
     const char *name;
     extent rows, cols; /* cols NONE: a vector */
     init init;
-    size_t place;
     when when;
+    size_t place;
 } tensor_row;
 
 #define IN_MODEL(field) offsetof(fv_model, field)
 #define IN_LAYER(field) offsetof(fv_layer, field)
 
 static const tensor_row first_rows[] = {
-    {"embeddings.token.weight", VOCABULARY, WIDTH, EMBEDDING, IN_MODEL(token), ALWAYS},
-    {"embeddings.position.weight", PLACES, WIDTH, SINUSOIDS, IN_MODEL(place), LEARNED},
+    {"embeddings.token.weight", VOCABULARY, WIDTH, EMBEDDING, ALWAYS, IN_MODEL(token)},
+    {"embeddings.position.weight", PLACES, WIDTH, SINUSOIDS, LEARNED, IN_MODEL(place)},
 };
 
 /* query, key and value stand together: they are multiplied as one matrix. */
 static const tensor_row attention_rows[] = {
-    {"attention.norm.weight", WIDTH, NONE, ONES, IN_LAYER(norm1_gain), ALWAYS},
-    {"attention.norm.bias", WIDTH, NONE, ZEROS, IN_LAYER(norm1_bias), ALWAYS},
-    {"attention.query.weight", QUERIES, WIDTH, XAVIER, IN_LAYER(query), ALWAYS},
-    {"attention.key.weight", KEYS, WIDTH, XAVIER, IN_LAYER(key), ALWAYS},
-    {"attention.value.weight", KEYS, WIDTH, XAVIER, IN_LAYER(value), ALWAYS},
-    {"attention.output.weight", WIDTH, QUERIES, XAVIER, IN_LAYER(output), ALWAYS},
+    {"attention.norm.weight", WIDTH, NONE, ONES, ALWAYS, IN_LAYER(norm1_gain)},
+    {"attention.norm.bias", WIDTH, NONE, ZEROS, ALWAYS, IN_LAYER(norm1_bias)},
+    {"attention.query.weight", QUERIES, WIDTH, XAVIER, ALWAYS, IN_LAYER(query)},
+    {"attention.key.weight", KEYS, WIDTH, XAVIER, ALWAYS, IN_LAYER(key)},
+    {"attention.value.weight", KEYS, WIDTH, XAVIER, ALWAYS, IN_LAYER(value)},
+    {"attention.output.weight", WIDTH, QUERIES, XAVIER, ALWAYS, IN_LAYER(output)},
 };
 
 /* key and value stand together */
 static const tensor_row cross_rows[] = {
-    {"cross_attention.norm.weight", WIDTH, NONE, ONES, IN_LAYER(cross_gain), ALWAYS},
-    {"cross_attention.norm.bias", WIDTH, NONE, ZEROS, IN_LAYER(cross_bias), ALWAYS},
-    {"cross_attention.query.weight", QUERIES, WIDTH, XAVIER, IN_LAYER(cross_query), ALWAYS},
-    {"cross_attention.key.weight", KEYS, WIDTH, XAVIER, IN_LAYER(cross_key), ALWAYS},
-    {"cross_attention.value.weight", KEYS, WIDTH, XAVIER, IN_LAYER(cross_value), ALWAYS},
-    {"cross_attention.output.weight", WIDTH, QUERIES, XAVIER, IN_LAYER(cross_output), ALWAYS},
+    {"cross_attention.norm.weight", WIDTH, NONE, ONES, ALWAYS, IN_LAYER(cross_gain)},
+    {"cross_attention.norm.bias", WIDTH, NONE, ZEROS, ALWAYS, IN_LAYER(cross_bias)},
+    {"cross_attention.query.weight", QUERIES, WIDTH, XAVIER, ALWAYS, IN_LAYER(cross_query)},
+    {"cross_attention.key.weight", KEYS, WIDTH, XAVIER, ALWAYS, IN_LAYER(cross_key)},
+    {"cross_attention.value.weight", KEYS, WIDTH, XAVIER, ALWAYS, IN_LAYER(cross_value)},
+    {"cross_attention.output.weight", WIDTH, QUERIES, XAVIER, ALWAYS, IN_LAYER(cross_output)},
 };
 
 static const tensor_row mlp_rows[] = {
-    {"mlp.norm.weight", WIDTH, NONE, ONES, IN_LAYER(norm2_gain), ALWAYS},
-    {"mlp.norm.bias", WIDTH, NONE, ZEROS, IN_LAYER(norm2_bias), ALWAYS},
-    {"mlp.up.weight", INNER, WIDTH, XAVIER, IN_LAYER(up), ALWAYS},
-    {"mlp.up.bias", INNER, NONE, TINY, IN_LAYER(up_bias), ALWAYS},
-    {"mlp.down.weight", WIDTH, INNER, XAVIER, IN_LAYER(down), ALWAYS},
-    {"mlp.down.bias", WIDTH, NONE, TINY, IN_LAYER(down_bias), ALWAYS},
+    {"mlp.norm.weight", WIDTH, NONE, ONES, ALWAYS, IN_LAYER(norm2_gain)},
+    {"mlp.norm.bias", WIDTH, NONE, ZEROS, ALWAYS, IN_LAYER(norm2_bias)},
+    {"mlp.up.weight", INNER, WIDTH, XAVIER, ALWAYS, IN_LAYER(up)},
+    {"mlp.up.bias", INNER, NONE, TINY, ALWAYS, IN_LAYER(up_bias)},
+    {"mlp.down.weight", WIDTH, INNER, XAVIER, ALWAYS, IN_LAYER(down)},
+    {"mlp.down.bias", WIDTH, NONE, TINY, ALWAYS, IN_LAYER(down_bias)},
 };
 
 static const tensor_row memory_rows[] = {
-    {"norm.weight", WIDTH, NONE, ONES, IN_MODEL(memory_gain), ALWAYS},
-    {"norm.bias", WIDTH, NONE, ZEROS, IN_MODEL(memory_bias), ALWAYS},
+    {"norm.weight", WIDTH, NONE, ONES, ALWAYS, IN_MODEL(memory_gain)},
+    {"norm.bias", WIDTH, NONE, ZEROS, ALWAYS, IN_MODEL(memory_bias)},
 };
 
 static const tensor_row norm_rows[] = {
-    {"norm.weight", WIDTH, NONE, ONES, IN_MODEL(norm_gain), ALWAYS},
-    {"norm.bias", WIDTH, NONE, ZEROS, IN_MODEL(norm_bias), ALWAYS},
+    {"norm.weight", WIDTH, NONE, ONES, ALWAYS, IN_MODEL(norm_gain)},
+    {"norm.bias", WIDTH, NONE, ZEROS, ALWAYS, IN_MODEL(norm_bias)},
 };
 
 static const tensor_row head_rows[] = {
-    {"head.weight", VOCABULARY, WIDTH, XAVIER, IN_MODEL(head), UNTIED},
-    {"head.bias", VOCABULARY, NONE, ZEROS, IN_MODEL(head_bias), LM},
-    {"classifier.weight", LABELS, WIDTH, XAVIER, IN_MODEL(head), CLASSIFIER},
-    {"classifier.bias", LABELS, NONE, ZEROS, IN_MODEL(head_bias), CLASSIFIER},
-    {"classifier.dense.weight", INNER, PAIR, XAVIER, IN_MODEL(dense), PAIRS},
-    {"classifier.dense.bias", INNER, NONE, ZEROS, IN_MODEL(dense_bias), PAIRS},
-    {"classifier.out_proj.weight", LABELS, INNER, XAVIER, IN_MODEL(head), PAIRS},
-    {"classifier.out_proj.bias", LABELS, NONE, ZEROS, IN_MODEL(head_bias), PAIRS},
+    {"head.weight", VOCABULARY, WIDTH, XAVIER, UNTIED, IN_MODEL(head)},
+    {"head.bias", VOCABULARY, NONE, ZEROS, LM, IN_MODEL(head_bias)},
+    {"classifier.weight", LABELS, WIDTH, XAVIER, CLASSIFIER, IN_MODEL(head)},
+    {"classifier.bias", LABELS, NONE, ZEROS, CLASSIFIER, IN_MODEL(head_bias)},
+    {"classifier.dense.weight", INNER, PAIR, XAVIER, PAIRS, IN_MODEL(dense)},
+    {"classifier.dense.bias", INNER, NONE, ZEROS, PAIRS, IN_MODEL(dense_bias)},
+    {"classifier.out_proj.weight", LABELS, INNER, XAVIER, PAIRS, IN_MODEL(head)},
+    {"classifier.out_proj.bias", LABELS, NONE, ZEROS, PAIRS, IN_MODEL(head_bias)},
 };
 
 /* Learned inputs of attention, beside q, k, v; their shapes are the operator's. decay has no row: its factors
@@ -323,7 +323,8 @@ static void add_view(void *arg, const tensor *t)
     fv_parameter *p = &model->parameters[index];
     snprintf(model->names[index], FV_NAME_BYTES, "%s%s", t->prefix, t->name);
     model->inits[index] = (uint8_t)t->init;
-    *t->offset = model->float_count;
+    if (t->offset != NULL) /* not while counting */
+        *t->offset = model->float_count;
     *p = (fv_parameter){.name = model->names[index],
                         .rank = t->rank,
                         .shape = {t->shape[0], t->shape[1], t->shape[2]},
