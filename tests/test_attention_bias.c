@@ -60,7 +60,8 @@ static void against_the_specification(void **state)
             o.position_bias = FV_POSITION_BIAS_KERNEL, o.position_span = 14 + n % 3;
             problem_shape shape = {FV_COUNT(lengths), lengths, !o.causal && n > 1 ? keys : NULL,
                                    n % 2 ? 2 : 0,     0,       (uint64_t)n};
-            check(&o, &shape, n == 5 || n == 4 ? 60 : 1);
+            /* A row to which most keys give nothing may have only far smaller weights. */
+            check(&o, &shape, n >= 4 && !kind_has(kind, KIND_EMPTY) ? 60 : 1);
         }
     }
 }
