@@ -72,7 +72,7 @@ static fv_attention_options options_of(int kind, int causal, const modifier *m, 
 /* Runs `check` for every kind, modifier and direction. */
 static void each(void (*check)(int kind, int causal, const modifier *m))
 {
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++)
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind))
         for (int causal = 0; causal <= kind_runs(kind, 1); causal++)
             for (int m = 0; m < FV_COUNT(modifiers); m++)
                 check(kind, causal, &modifiers[m]);
@@ -82,7 +82,7 @@ static void each(void (*check)(int kind, int causal, const modifier *m))
  * others one after the other and all together. */
 static void each_in_turn(void (*check)(int kind, int causal, const modifier *m))
 {
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++)
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind))
         for (int causal = 0; causal <= kind_runs(kind, 1); causal++)
             for (int m = 0; m < FV_COUNT(modifiers); m++)
                 if (kind < 3 || m == kind % FV_COUNT(modifiers) || m == FV_COUNT(modifiers) - 1)

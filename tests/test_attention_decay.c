@@ -71,7 +71,7 @@ static void check(problem *p, int64_t sample)
 static void small_lengths(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         for (int64_t n = 0; kernelized(kind) && n < 6; n++) {
             int64_t L = n < 3 ? 1 + n : 4 * n - 7; /* to two chunks and a token: 13 */
             fv_attention_options o = options_of(kind, (int)(n % 3) + 1);
@@ -87,7 +87,7 @@ static void chunks_and_packs(void **state)
 {
     static const int64_t lengths[] = {0, 9, 1, 0, 19, 4}, chunks[] = {0, 1, 5, 16, 64};
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         for (int n = 0; kernelized(kind) && n < FV_COUNT(chunks); n++) {
             fv_attention_options o = options_of(kind, n % 3 + 1);
             problem_shape shape = {FV_COUNT(lengths), lengths, NULL, n % 2 ? 3 : 0, 0, (uint64_t)n};
@@ -105,7 +105,7 @@ static void segments(void **state)
 {
     static const int64_t L = 37;
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         for (int which = GATE; kernelized(kind) && which <= (GATE | DECAY); which++) {
             fv_attention_options o = options_of(kind, which);
             problem_shape shape = {.sequences = 1, .queries = &L, .seed = (uint64_t)which};
@@ -133,7 +133,7 @@ static void gates_of_all_sizes(void **state)
     static const float sizes[] = {0.5f, 1e-6f, 1 - 1e-7f, 1e-40f, 0x1.fffffep-1f, 0.9f, 1e-30f, 0.3f};
     static const int64_t L = 19;
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         for (int n = 0; kernelized(kind) && n < 4; n++) {
             fv_attention_options o = options_of(kind, n % 2 ? GATE | DECAY : GATE);
             problem_shape shape = {.sequences = 1, .queries = &L, .seed = (uint64_t)n};
@@ -155,7 +155,7 @@ static void strong_factors(void **state)
     static const float gates[] = {1e-6f, 1 - 1e-7f, 1e-3f};
     static const int64_t L = 20;
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         for (int n = 0; kernelized(kind) && n < 6; n++) {
             fv_attention_options o = options_of(kind, n < 3 ? GATE : DECAY);
             problem_shape shape = {.sequences = 1, .queries = &L, .seed = (uint64_t)n};
@@ -175,7 +175,7 @@ static void keys_of_all_sizes(void **state)
 {
     static const int64_t L = 18;
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         for (int n = 0; kernelized(kind) && n < 4; n++) {
             fv_attention_options o = options_of(kind, n % 2 ? DECAY : GATE);
             problem_shape shape = {.sequences = 1, .queries = &L, .seed = (uint64_t)n};
@@ -212,7 +212,7 @@ static void later_tokens_change_nothing(void **state)
     static const float values[] = {NAN, INFINITY, 0.0f, 1e-30f, -1.0f, 1e30f};
     const int64_t L = 37;
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         for (int n = 0; kernelized(kind) && n < FV_COUNT(values); n++) {
             problem *p = law_problem(kind, GATE | (n % 2 ? DECAY : 0), L, n % 3 ? 16 : 0);
             int64_t row = problem_row_y(p), at = 11 + n % 7;
@@ -241,7 +241,7 @@ static void bad_gates_stay_inside(void **state)
     static const int64_t lengths[] = {9, 9, 9};
     static const float bad[] = {NAN, 1.5f, -0.5f, INFINITY};
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         for (int n = 0; kernelized(kind) && n < FV_COUNT(bad); n++) {
             fv_attention_options o = options_of(kind, GATE);
             problem_shape shape = {3, lengths, NULL, 0, 0, 5};
@@ -266,7 +266,7 @@ static void threads_change_nothing(void **state)
 {
     static const int64_t lengths[] = {13, 0, 40, 5};
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         if (!kernelized(kind))
             continue;
         problem *p[2];
@@ -305,7 +305,7 @@ static void special_cases_meet(void **state)
 {
     const int64_t L = 33;
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         if (!kernelized(kind))
             continue;
         problem *plain = law_problem(kind, 0, L, 8), *gate = law_problem(kind, GATE, L, 8),
@@ -338,7 +338,7 @@ static void rows_of_the_matrix(void **state)
 {
     static const int64_t lengths[] = {20, 3, 7};
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         for (int which = GATE; kernelized(kind) && which <= (GATE | DECAY); which++) {
             fv_attention_options o = options_of(kind, which);
             problem_shape shape = {3, lengths, NULL, 0, 0, (uint64_t)which};

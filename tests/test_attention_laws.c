@@ -112,7 +112,7 @@ static void later_tokens_change_nothing(int kind, int64_t L, int64_t chunk, int6
 static void causality(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         if (!kind_runs(kind, 1) || kind_has(kind, KIND_FORESEES))
             continue;
         later_tokens_change_nothing(kind, 21, 4, 1);
@@ -126,7 +126,7 @@ static void causality(void **state)
 static void poison_reaches_who_sees_it(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         if (!kind_runs(kind, 1))
             continue;
         problem *p = make(ctx, kind, 1, 21, 8);
@@ -211,7 +211,7 @@ static void nan_stays_in_its_sequence(int kind, int causal)
 static void packing(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         for (int causal = 0; causal <= kind_runs(kind, 1); causal++) {
             packed_as_alone(kind, causal);
             nan_stays_in_its_sequence(kind, causal);
@@ -311,7 +311,7 @@ static void constant_v(void **state)
 static void permutations(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         const int64_t L = 51;
         if (kind_has(kind, KIND_PLACES))
             continue;
@@ -601,7 +601,7 @@ static void work(void **state)
     fv_kernels below = *with->kernels;
     (void)state;
     counting_table(with->kernels, &below);
-    for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
         double limit = fv_attention_kind_at(kind)->kernelized || is_identity(kind) ? 2.05 : 4.1;
         for (int n = 0; n < 4; n++) {
             if (!kind_runs(kind, n % 2))

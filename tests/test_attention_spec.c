@@ -127,14 +127,10 @@ static void cross(fv_context *ctx, int kind)
     compare(ctx, &o, &shape, 3);
 }
 
-/* All shapes with the best kernel set; four of them with the others, whose kernels have tests of their own.
- * FAVOR_KIND names a single kind to work on. */
+/* All shapes with the best kernel set; four of them with the others, whose kernels have tests of their own. */
 static void all_shapes(fv_context *ctx, bool best)
 {
-    const char *only = getenv("FAVOR_KIND");
-    for (int i = 0; i < fv_attention_kind_count(); i++) {
-        if (only != NULL && strcmp(only, name_of(i)) != 0)
-            continue;
+    for (int i = kind_next(-1); i < fv_attention_kind_count(); i = kind_next(i)) {
         larger_shapes(ctx, i, best);
         if (!best)
             continue;

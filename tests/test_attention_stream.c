@@ -67,7 +67,7 @@ static problem *make(int which, int64_t L, int64_t chunk, double spread)
 static bool streams(int which)
 {
     const fv_attention_kind *kind = fv_attention_kind_at(kind_of(which));
-    return kind->can_stream && (kind->kernelized || which == kind_of(which));
+    return kind_runs(kind_of(which), 1) && kind->can_stream && (kind->kernelized || which == kind_of(which));
 }
 
 static char *new_state(const problem *p, int64_t capacity, size_t *bytes)

@@ -8,6 +8,7 @@
 
 #include "base/internal.h"
 #include "support/kinds.h"
+#include <stdlib.h>
 #include <string.h>
 
 static const kind_row rows[] = {
@@ -74,9 +75,27 @@ bool kind_has(int kind, unsigned trait)
     return (kind_row_at(kind)->traits & trait) != 0;
 }
 
+static bool wanted(int kind)
+{
+    const char *list = getenv("FAVOR_TEST_KINDS"), *name = fv_attention_kind_at(kind)->name;
+    size_t length = strlen(name);
+    for (const char *p = list; p != NULL; p = strchr(p, ',') != NULL ? strchr(p, ',') + 1 : NULL)
+        if (strncmp(p, name, length) == 0 && (p[length] == ',' || p[length] == '\0'))
+            return true;
+    return list == NULL || *list == '\0';
+}
+
+int kind_next(int kind)
+{
+    do
+        kind++;
+    while (kind < fv_attention_kind_count() && !wanted(kind));
+    return kind;
+}
+
 bool kind_runs(int kind, int causal)
 {
-    return !causal || fv_attention_kind_at(kind)->can_be_causal;
+    return wanted(kind) && (!causal || fv_attention_kind_at(kind)->can_be_causal);
 }
 
 void kind_small_options(fv_attention_options *o)

@@ -34,7 +34,10 @@ bool kind_has(int kind, unsigned trait);
 /* Patterns, buckets and projections so small that short sequences meet their edges, and what the kind of the
  * options cannot do without. */
 void kind_small_options(fv_attention_options *options);
-/* Whether the kind runs bidirectional (0) or causal (1). */
+/* The next kind to test after `kind` (-1: the first); fv_attention_kind_count() after the last. All of them, or those that
+ * the environment names: FAVOR_TEST_KINDS=exact,favor+ */
+int kind_next(int kind);
+/* Whether the kind runs bidirectional (0) or causal (1), and is to be tested. */
 bool kind_runs(int kind, int causal);
 /* Fills in what the kind cannot go without in a causal call. */
 void kind_complete(fv_attention_options *options);
