@@ -57,6 +57,7 @@ static const fv_mechanism kernelized[] = {
     GENERALIZED("sin", "f = sine", PERFORMER, FV_FUNCTION_SIN),
     GENERALIZED("linear", "f = identity", PERFORMER, FV_FUNCTION_LINEAR),
     GENERALIZED("elu+1", "f = ELU + 1", LINEAR, FV_FUNCTION_ELU1),
+    GENERALIZED("softplus", "f = log(1 + exp)", PERFORMER, FV_FUNCTION_SOFTPLUS),
     KERNELIZED("sikf", "shift-invariant exponential map", "Zubkov and Gavrilov 2022, arXiv 2202.11364",
                fv_map_sikf, 0),
     KERNELIZED("dpfp", "products of neighbouring channels, nu = 1", "Schlag et al. 2021, arXiv 2102.11174",

@@ -8,7 +8,8 @@
  * is Katharopoulos et al. 2020.
  *
  * exp alone outgrows float32 at norms that occur: it is an exponential map, log2 phi = log2(exp(u) + epsilon), right for
- * every u. The others grow like u^2 at most. With epsilon 0 sigmoid and ELU + 1 underflow below u = -87.
+ * every u. The others grow like u^2 at most. With epsilon 0 sigmoid, ELU + 1 and softplus underflow
+ * below u = -87.
  *
  * Cost: 2 n d m with a projection, else n d; nothing saved: the backward computes u again.
  */
@@ -94,4 +95,5 @@ const fv_feature_map fv_map_generalized[FV_FUNCTION_COUNT] = {
     GENERALIZED("sin", FV_FUNCTION_SIN, .can_be_negative = true),
     GENERALIZED("linear", FV_FUNCTION_LINEAR, .can_be_negative = true),
     GENERALIZED("elu+1", FV_FUNCTION_ELU1),
+    GENERALIZED("softplus", FV_FUNCTION_SOFTPLUS),
 };

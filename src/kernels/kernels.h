@@ -17,7 +17,8 @@ typedef enum fv_function {
     FV_FUNCTION_COS,
     FV_FUNCTION_SIN,
     FV_FUNCTION_LINEAR,
-    FV_FUNCTION_ELU1, /* exp(x) below 0, else x + 1 */
+    FV_FUNCTION_ELU1,     /* exp(x) below 0, else x + 1 */
+    FV_FUNCTION_SOFTPLUS, /* log(1 + exp(x)) */
     FV_FUNCTION_COUNT
 } fv_function;
 

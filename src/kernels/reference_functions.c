@@ -48,6 +48,8 @@ static double value_of(int function, double x, double eps)
         return sin(x) + eps;
     case FV_FUNCTION_ELU1:
         return (x <= 0 ? exp(x) : x + 1) + eps;
+    case FV_FUNCTION_SOFTPLUS:
+        return (x <= 0 ? 0 : x) + log1p(exp(-fabs(x))) + eps;
     default:
         return x + eps;
     }
@@ -81,6 +83,8 @@ static double slope_of(int function, double x, double eps)
         return cos(x);
     case FV_FUNCTION_ELU1:
         return x > 0 ? 1 : exp(x);
+    case FV_FUNCTION_SOFTPLUS:
+        return logistic(x);
     default:
         return 1;
     }

@@ -438,7 +438,8 @@ static double gelu_slope_error(double u)
 static void magnitude_function_rows(operands *a, const operands *r)
 {
     int function = r->variant / 2;
-    bool power = function == FV_FUNCTION_SIGMOID || function == FV_FUNCTION_ELU1;
+    bool power =
+        function == FV_FUNCTION_SIGMOID || function == FV_FUNCTION_ELU1 || function == FV_FUNCTION_SOFTPLUS;
     double eps = (double)function_eps(r), flushed = (double)FLT_MIN / (double)FLT_EPSILON;
     for (int64_t i = 0; i < r->n; i++) {
         for (int64_t f = 0; f < r->c; f++) {
@@ -459,7 +460,8 @@ static void magnitude_function_rows_back(operands *a, const operands *r)
 {
     int function = r->variant / 2;
     bool power = function == FV_FUNCTION_SIGMOID || function == FV_FUNCTION_ELU1 ||
-                 function == FV_FUNCTION_TANH || function == FV_FUNCTION_EXP;
+                 function == FV_FUNCTION_TANH || function == FV_FUNCTION_EXP ||
+                 function == FV_FUNCTION_SOFTPLUS;
     for (int64_t i = 0; i < r->n; i++) {
         for (int64_t f = 0; f < r->c; f++) {
             double u = (double)r->in[0][i * r->ld + f], m = fabs((double)r->out[0][i * r->ld + f]);

@@ -34,6 +34,7 @@ static const kind_row rows[] = {
     {"sin", 1, 1, KIND_CROSS | KIND_CANCELS},
     {"linear", 1, 1, KIND_CROSS | KIND_CANCELS},
     {"elu+1", 1, 1, KIND_CROSS},
+    {"softplus", 1, 1, KIND_CROSS},
     {"sikf", 1, 1, KIND_CROSS},
     {"dpfp", 1, 1, KIND_CROSS | KIND_EMPTY},
     {"taylor", 1, 1, KIND_CROSS | KIND_CANCELS | KIND_WIDE},

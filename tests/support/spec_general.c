@@ -74,6 +74,15 @@ static num elu1(num u)
     return creal(u.v) > 0 ? num_add(u, num_input(1, 0)) : num_exp(u);
 }
 
+/* max(u, 0) + ln(1 + exp(-|u|)): the logarithm errs by eps of itself and by |u| exp(-|u|) eps of the power. */
+static num softplus(num u)
+{
+    double x = creal(u.v), e = exp(-fabs(x)), above = 1 / (1 + e), slope = x < 0 ? e * above : above;
+    double rest = log1p(e), f = fmax(x, 0) + rest;
+    return num_function(u, f + (double complex)I * (slope * cimag(u.v)), slope, slope * (1 - slope),
+                        f + rest + fabs(x) * e, slope * (1 + fabs(x)));
+}
+
 /* log(exp(u) + epsilon), the larger term taken out. */
 static void exponential(const spec *s, const spec_vector *v, num *logs)
 {
@@ -106,6 +115,7 @@ GENERALIZED(cos, num_cos)
 GENERALIZED(sin, num_sin)
 GENERALIZED(linear, identity)
 GENERALIZED(elu1, elu1)
+GENERALIZED(softplus, softplus)
 
 /* ---- deterministic maps ------------------------------------------------------------------------------ */
 
@@ -221,6 +231,7 @@ const spec_kind spec_general_kinds[] = {
     {.name = "sin", .features = sin_features},
     {.name = "linear", .features = linear_features},
     {.name = "elu+1", .features = elu1_features},
+    {.name = "softplus", .features = softplus_features},
     {.name = "sikf", .exponential = true, .features = sikf},
     {.name = "dpfp", .features = dpfp},
     {.name = "taylor", .features = taylor},

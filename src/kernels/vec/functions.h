@@ -160,6 +160,18 @@ static inline V elu1_slope(V x, float eps)
     return v_select(v_lt(v_set1(0.0f), x), v_set1(1.0f), decay_of(x, LOG2E_F));
 }
 
+/* max(x, 0) + ln(1 + e), e = exp(-|x|) */
+static inline V softplus_value(V x, float eps)
+{
+    V rest = v_mul(v_set1(0.6931471805599453f), log2_of_1_plus(decay_of(x, LOG2E_F)));
+    return v_add(v_add(drop_negative(x, x), rest), v_set1(eps));
+}
+static inline V softplus_slope(V x, float eps)
+{
+    (void)eps;
+    return sigmoid_value(x, 0.0f);
+}
+
 /* The table: enumerator, name. */
 #define FUNCTIONS(ROW)                                                                                       \
     ROW(RELU, relu)                                                                                          \
@@ -173,7 +185,8 @@ static inline V elu1_slope(V x, float eps)
     ROW(COS, cos)                                                                                            \
     ROW(SIN, sin)                                                                                            \
     ROW(LINEAR, linear)                                                                                      \
-    ROW(ELU1, elu1)
+    ROW(ELU1, elu1)                                                                                          \
+    ROW(SOFTPLUS, softplus)
 
 static void KERNEL(function_rows)(int function, int64_t n, int64_t c, float eps, const float *x, int64_t ldx,
                                   float *y, int64_t ldy)
