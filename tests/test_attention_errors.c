@@ -430,6 +430,47 @@ static void full_states(void **state)
     problem_free(p);
 }
 
+/* cosformer is made for max_tokens: the call that would pass them is refused before anything is written, by forward with
+ * a state and without, backward, rows and step. */
+static void longer_than_max_tokens(void **state)
+{
+    static const int64_t lengths[] = {3, 4}, rows[] = {0};
+    fv_attention_options o = good("cosformer");
+    problem_shape shape = {2, lengths, NULL, 0, 0, 1};
+    o.causal = 1, o.max_tokens = 3;
+    problem *p = problem_make(ctx, &o, &shape);
+    fv_attention_io io = problem_io(p);
+    fv_attention_grad grad = {.dy = p->dy, .dq = p->dq};
+    size_t bytes;
+    (void)state;
+    memset(p->y, 0xAA, (size_t)(p->tq * problem_row_y(p)) * sizeof *p->y);
+    refused(fv_attention_forward(p->op, &p->layout, &io, NULL, p->scratch), FV_ERR_USAGE, "max_tokens is 3");
+    assert_int_equal(*(unsigned char *)p->y, 0xAA);
+    refused(fv_attention_backward(p->op, &p->layout, &io, &grad, p->saved, p->scratch), FV_ERR_USAGE,
+            "sequence 1 has 4 tokens");
+    refused(fv_attention_weights(p->op, &p->layout, &io, rows, 1, p->dq, p->scratch), FV_ERR_USAGE,
+            "max_tokens");
+    assert_int_equal(fv_attention_state_bytes(p->op, 0, &bytes), FV_OK);
+    char *states = fv_alloc(ctx, 2 * bytes), *before = malloc(2 * bytes);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(fv_attention_state_init(p->op, 0, states + (size_t)i * bytes), FV_OK);
+    for (int t = 0; t < 2; t++)
+        assert_int_equal(fv_attention_step(p->op, 2, &io, states, bytes, p->scratch), FV_OK);
+    assert_int_equal(fv_attention_step(p->op, 1, &io, states + bytes, bytes, p->scratch), FV_OK);
+    memcpy(before, states, 2 * bytes);
+    refused(fv_attention_step(p->op, 2, &io, states, bytes, p->scratch), FV_ERR_USAGE,
+            "stream 1 has 4 tokens");
+    io.state = states + bytes; /* full: not even one token more */
+    fv_layout one = {1, (const int64_t[]){0, 1}, NULL};
+    refused(fv_attention_forward(p->op, &one, &io, NULL, p->scratch), FV_ERR_USAGE, "stream 0 has 4 tokens");
+    assert_memory_equal(states, before, 2 * bytes);
+    io.state = states; /* room for one */
+    assert_int_equal(fv_attention_forward(p->op, &one, &io, NULL, p->scratch), FV_OK);
+    fv_free(ctx, states);
+    free(before);
+    problem_free(p);
+}
+
 /* ---- memory -------------------------------------------------------------------------------------- */
 
 static fv_status create_and_draw(fv_context *with, void *kind)
@@ -479,6 +520,7 @@ int main(void)
         cmocka_unit_test(rows_outside),
         cmocka_unit_test(streams_need_causal),
         cmocka_unit_test(full_states),
+        cmocka_unit_test(longer_than_max_tokens),
         cmocka_unit_test(failing_allocations),
         cmocka_unit_test(destroying_nothing),
     };

@@ -107,7 +107,7 @@ typedef struct fv_attention_options {
     int64_t random_blocks;   /* bigbird: random key blocks a query block; < 0: default */
     int64_t buckets, rounds; /* reformer: hash buckets (even) and rounds */
     int64_t projected;       /* linformer: k, rows of E and F */
-    int64_t max_tokens;      /* linformer: N, columns of E and F: the longest sequence */
+    int64_t max_tokens;      /* the longest sequence: linformer: N, columns of E and F; cosformer: M */
     uint64_t pattern_seed;   /* bigbird: seed of the random blocks */
 
     /* Around attention. */

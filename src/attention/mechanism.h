@@ -26,6 +26,10 @@ bool fv_attention_takes(const fv_attention *op, fv_input which);
 
 /* Options that the operator's kind would pass over (options.c): FV_ERR_USAGE names them. */
 fv_status fv_options_check(const fv_attention *op);
+/* FV_ERR_USAGE when a sequence, or a stream with the tokens to come, is longer than the features of the operator's kind are
+ * made for (places.c); states may be NULL. */
+fv_status fv_places_check(const fv_attention *op, const fv_layout *layout, const void *states);
+fv_status fv_places_check_step(const fv_attention *op, int64_t streams, const void *states, size_t bytes);
 /* Bits of all inputs that a kind may take, with whatever modifiers it can have. */
 uint32_t fv_mechanism_inputs(const fv_mechanism *mechanism);
 

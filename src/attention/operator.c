@@ -352,6 +352,7 @@ fv_status fv_attention_forward(const fv_attention *op, const fv_layout *layout, 
     if (io->state != NULL && saved != NULL)
         return fv_fail(op->ctx, FV_ERR_USAGE,
                        "attention %s: a continued state has no backward; pass saved NULL", op->options.kind);
+    TRY(fv_places_check(op, layout, io->state));
     if (fv_around_needed(op))
         return fv_around_forward(op, layout, io, saved, scratch);
     return op->mechanism->forward(op, layout, io, saved, scratch);
@@ -392,6 +393,7 @@ fv_status fv_attention_backward(const fv_attention *op, const fv_layout *layout,
     }
     if (grad->in_place)
         TRY(check_in_place(op, io, grad));
+    TRY(fv_places_check(op, layout, NULL));
     if (fv_around_needed(op))
         return fv_around_backward(op, layout, io, grad, saved, scratch);
     return op->mechanism->backward(op, layout, io, grad, saved, scratch);
@@ -463,6 +465,7 @@ fv_status fv_attention_step(const fv_attention *op, int64_t streams, const fv_at
     if (state_bytes < op->mechanism->state_bytes(op, 0) || state_bytes % sizeof(int64_t) != 0)
         return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: %zu bytes a state are too few", o->kind,
                        state_bytes);
+    TRY(fv_places_check_step(op, streams, states, state_bytes));
     if (fv_around_needed(op))
         return fv_around_step(op, streams, io, states, state_bytes, scratch);
     return op->mechanism->step(op, streams, io, states, state_bytes, scratch);
@@ -477,6 +480,7 @@ static fv_status check_rows(const fv_attention *op, const fv_layout *layout, con
     TRY(check_inputs(op, query_tokens(layout), key_tokens(layout), io));
     if (op->mechanism->weights == NULL)
         return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s has no attention matrix", op->options.kind);
+    TRY(fv_places_check(op, layout, NULL));
     for (int64_t i = 0; i < n; i++)
         if (rows[i] < 0 || rows[i] >= query_tokens(layout))
             return fv_fail(op->ctx, FV_ERR_USAGE, "attention: row %lld is outside the %lld query tokens",

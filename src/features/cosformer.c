@@ -5,7 +5,7 @@
  *
  * Qin et al. 2022, arXiv 2202.08791. i counts from the start of the sequence, M is the longer of its two lengths, or
  * max_tokens where that is given: a stream needs it, since it does not know how long it will get. Positions below M keep every
- * feature and every weight from being negative. Default scale 1. Cost 2 n d; nothing saved.
+ * feature and every weight from being negative; the operator refuses longer sequences and streams (attention/places.c). Default scale 1. Cost 2 n d; nothing saved.
  */
 #include "features/feature_map.h"
 #include <math.h>

@@ -1,0 +1,47 @@
+/* places.c: sequences and streams of kinds whose features depend on the position, held against max_tokens: from this
+ * position on their features would change sign (features/cosformer.c). */
+#include "attention/mechanism.h"
+#include <string.h>
+
+static fv_status check(const fv_attention *op, const char *what, int64_t which, int64_t tokens)
+{
+    const fv_attention_options *o = &op->options;
+    if (tokens <= o->max_tokens)
+        return FV_OK;
+    return fv_fail(
+        op->ctx, FV_ERR_USAGE,
+        "attention %s: %s %lld has %lld tokens; max_tokens is %lld, the most its features are made for",
+        o->kind, what, (long long)which, (long long)tokens, (long long)o->max_tokens);
+}
+
+static bool limited(const fv_attention *op)
+{
+    return op->mechanism->map != NULL && op->mechanism->map->positions && op->options.max_tokens > 0;
+}
+
+/* Every state begins with its count. */
+static int64_t seen(const void *states, size_t bytes, int64_t s)
+{
+    int64_t tokens = 0;
+    if (states != NULL)
+        memcpy(&tokens, (const char *)states + (size_t)s * bytes, sizeof tokens);
+    return tokens;
+}
+
+fv_status fv_places_check(const fv_attention *op, const fv_layout *layout, const void *states)
+{
+    const int64_t *q = layout->offsets_q, *k = fv_layout_keys(layout);
+    size_t bytes = states != NULL ? op->mechanism->state_bytes(op, 0) : 0;
+    for (int64_t s = 0; limited(op) && s < layout->sequences; s++) {
+        int64_t tokens = FV_MAX(q[s + 1] - q[s], k[s + 1] - k[s]);
+        TRY(check(op, states != NULL ? "stream" : "sequence", s, seen(states, bytes, s) + tokens));
+    }
+    return FV_OK;
+}
+
+fv_status fv_places_check_step(const fv_attention *op, int64_t streams, const void *states, size_t bytes)
+{
+    for (int64_t s = 0; limited(op) && s < streams; s++)
+        TRY(check(op, "stream", s, seen(states, bytes, s) + 1));
+    return FV_OK;
+}
