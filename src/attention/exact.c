@@ -13,6 +13,10 @@
  *     dv_j += sum_i P_ij dy_i,   dS_ij = P_ij (dy_i.v_j - D_i),
  *     dq_i += scale sum_j dS_ij k_j,   dk_j += scale sum_i dS_ij q_i
  *
+ * Position bias kernel adds b_{i-j} to the scores, i and j from the starts of their sequences: weights times
+ * exp(b) (Luo et al. 2021, arXiv 2106.12566; b_{i-j} as in Raffel et al. 2020, arXiv 1910.10683). Its gradient is
+ * dS summed along the diagonals. One more sum of L^2 entries, twice that backward; scratch 2N-1 floats a head.
+ *
  * Cost: 4 L^2 d forward, 8 L^2 d backward (and 2 L^2 d to compute P again); half of it when causal. Saved: l,
  * one float a query and head. Scratch: fixed tiles a worker, one float a query and head in backward.
  *
@@ -69,6 +73,49 @@ float fv_exact_score_factor(const fv_attention *op)
     return (float)(op->options.scale * LOG2E);
 }
 
+fv_exact_bias fv_exact_bias_push(fv_arena *arena, const fv_attention *op)
+{
+    const fv_attention_options *o = &op->options;
+    if (o->position_bias != FV_POSITION_BIAS_KERNEL)
+        return (fv_exact_bias){0};
+    float *table = FV_PUSH(arena, float, o->heads *(2 * o->position_span - 1));
+    return (fv_exact_bias){table, o->position_span};
+}
+
+typedef struct load_call {
+    const float *from;
+    fv_exact_bias bias;
+} load_call;
+
+static void load_task(void *arg, int64_t h, int worker)
+{
+    const load_call *c = arg;
+    int64_t all = 2 * c->bias.span - 1;
+    const float *from = c->from + h * all;
+    float *to = c->bias.table + h * all;
+    (void)worker;
+    for (int64_t i = 0; i < all; i++)
+        to[i] = (float)((double)from[all - 1 - i] * LOG2E);
+}
+
+void fv_exact_bias_load(const fv_attention *op, const fv_attention_io *io, const fv_exact_bias *bias)
+{
+    load_call call = {io->input[FV_INPUT_POSITION_BIAS], *bias};
+    if (bias->table != NULL)
+        fv_parallel(op->ctx, op->options.heads, load_task, &call);
+}
+
+const float *fv_exact_bias_at(const fv_exact_bias *bias, int64_t h, int64_t i, int64_t j)
+{
+    return bias->table != NULL ? bias->table + h * (2 * bias->span - 1) + bias->span - 1 - i + j : NULL;
+}
+
+void fv_exact_bias_add(const fv_attention *op, const float *bias, int64_t n, int64_t c, float *s)
+{
+    for (int64_t i = 0; bias != NULL && i < n; i++)
+        op->ctx->kernels->add(c, s + i * c, bias - i, s + i * c);
+}
+
 fv_attention_io fv_exact_resolve(const fv_attention *op, const fv_attention_io *io)
 {
     const fv_attention_options *o = &op->options;
@@ -107,6 +154,7 @@ typedef struct rows_call {
     const int64_t *rows;
     int64_t n, head, row_stride;
     float *weights;
+    fv_exact_bias bias;
 } rows_call;
 
 /* Row `row` of the matrix of head h into w [Tk]. */
@@ -126,6 +174,8 @@ static void matrix_row(const rows_call *c, int64_t h, int64_t row, float *w)
     const float *k = c->io.k + begin * c->io.k_stride + h * o->kv_heads / o->heads * o->dim;
     float top = -INFINITY, sum = 0, factor;
     kr->gemv('N', visible, o->dim, fv_exact_score_factor(c->op), k, c->io.k_stride, q, 0.0f, w + begin);
+    fv_exact_bias_add(c->op, fv_exact_bias_at(&c->bias, h, row - c->layout->offsets_q[s], 0), 1, visible,
+                      w + begin);
     kr->softmax_tile(1, visible, w + begin, visible, NULL, &top, &sum, &factor);
     kr->softmax_end(1, &top, &sum, &sum, NULL);
     kr->scale(visible, sum, w + begin, w + begin);
@@ -143,8 +193,11 @@ static fv_status weights(const fv_attention *op, const fv_layout *layout, const 
                          const int64_t *rows, int64_t n, int64_t head, float *out, int64_t row_stride,
                          void *scratch)
 {
-    rows_call call = {op, layout, fv_exact_resolve(op, io), rows, n, head, row_stride, out};
-    (void)scratch;
+    rows_call call = {op, layout, fv_exact_resolve(op, io), rows, n, head, row_stride, out, {0}};
+    fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
+    TRY(fv_bias_check_span(op, layout));
+    call.bias = fv_exact_bias_push(&arena, op);
+    fv_exact_bias_load(op, io, &call.bias);
     fv_parallel(op->ctx, head < 0 ? op->options.heads * n : n, row_task, &call);
     return FV_OK;
 }
@@ -158,6 +211,7 @@ const fv_mechanism fv_mechanism_exact = {
             .can_be_causal = 1,
             .can_stream = 1,
         },
+    .position_kernel = true,
     .check = check,
     .measure = measure,
     .forward = fv_exact_forward,

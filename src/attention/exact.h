@@ -12,6 +12,19 @@ typedef struct fv_exact_tiles {
 fv_exact_tiles fv_exact_forward_tiles(const fv_attention *op, const fv_layout *layout);
 fv_exact_tiles fv_exact_backward_tiles(const fv_attention *op, const fv_layout *layout);
 
+/* Position bias kernel: b [H][2N-1] in base 2 and turned round, so that the keys of a row lie side by side. */
+typedef struct fv_exact_bias {
+    float *table; /* NULL: the operator has none */
+    int64_t span; /* N */
+} fv_exact_bias;
+fv_exact_bias fv_exact_bias_push(fv_arena *arena, const fv_attention *op);
+void fv_exact_bias_load(const fv_attention *op, const fv_attention_io *io, const fv_exact_bias *bias);
+/* What head h adds to query i and key j, and behind it to the keys after j; the next row begins one entry before.
+ * NULL: there is no bias. */
+const float *fv_exact_bias_at(const fv_exact_bias *bias, int64_t h, int64_t i, int64_t j);
+/* s [n][c] += bias, of n queries and c keys. */
+void fv_exact_bias_add(const fv_attention *op, const float *bias, int64_t n, int64_t c, float *s);
+
 /* One worker's scratch in forward. */
 typedef struct fv_exact_scratch {
     float *s;              /* [rows][keys] scores, then probabilities */
@@ -31,7 +44,8 @@ typedef struct fv_exact_rows {
     bool causal;
     const float *q, *k, *v; /* [n][d], [open + n][d], [open + n][dv] */
     int64_t ldq, ldk, ldv;
-    float *y, *lse; /* [n][dv]; [n] or NULL */
+    const float *bias; /* of the first row and key (fv_exact_bias_at), or NULL */
+    float *y, *lse;    /* [n][dv]; [n] or NULL */
     int64_t ldy;
 } fv_exact_rows;
 void fv_exact_attend(const fv_attention *op, const fv_exact_rows *r, fv_exact_tiles tiles,

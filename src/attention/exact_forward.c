@@ -26,10 +26,11 @@ typedef struct tile {
     int64_t n, c;
     const float *q, *k, *v;
     int64_t ldq, ldk, ldv;
+    const float *bias; /* of the first row and key, or NULL */
     float *o, *top, *sum;
 } tile;
 
-/* s [n][c] = q k^T in base 2. A single row is a matrix-vector product. */
+/* s [n][c] = q k^T + b in base 2. A single row is a matrix-vector product. */
 static void score(const fv_attention *op, const tile *x, float *s)
 {
     const fv_kernels *kr = op->ctx->kernels;
@@ -38,6 +39,7 @@ static void score(const fv_attention *op, const tile *x, float *s)
         kr->gemv('N', x->c, op->options.dim, factor, x->k, x->ldk, x->q, 0.0f, s);
     else
         kr->gemm('N', 'T', x->n, x->c, op->options.dim, factor, x->q, x->ldq, x->k, x->ldk, 0.0f, s, x->c);
+    fv_exact_bias_add(op, x->bias, x->n, x->c, s);
 }
 
 /* o [n][dv] = factor o + s [n][c] v [c][dv] */
@@ -112,6 +114,7 @@ static tile tile_at(const fv_attention *op, const fv_exact_rows *r, int64_t i, i
         .ldq = r->ldq,
         .ldk = r->ldk,
         .ldv = r->ldv,
+        .bias = r->bias != NULL ? r->bias - i + j : NULL,
         .o = t->o + i * op->options.value_dim,
         .top = t->top + i,
         .sum = t->sum + i,
@@ -168,6 +171,7 @@ typedef struct forward_call {
     fv_attention_io io;
     float *lse; /* [H][Tq] or NULL */
     fv_exact_tiles tiles;
+    fv_exact_bias bias;
     int64_t *first;          /* [sequences + 1] index of a sequence's first task */
     fv_exact_state **states; /* [sequences] or NULL */
     char *workers;
@@ -186,6 +190,7 @@ static void lay_out(fv_arena *arena, forward_call *c)
     c->tiles = fv_exact_forward_tiles(c->op, c->layout);
     c->first = FV_PUSH(arena, int64_t, c->layout->sequences + 1);
     c->states = FV_PUSH(arena, fv_exact_state *, c->layout->sequences);
+    c->bias = fv_exact_bias_push(arena, c->op);
     c->worker_bytes = worker_bytes(c->op, c->tiles);
     c->workers = fv_arena_push(arena, c->op->ctx->threads, c->worker_bytes);
 }
@@ -233,6 +238,7 @@ static void forward_task(void *arg, int64_t index, int worker)
     r.ldq = c->io.q_stride, r.ldy = c->io.y_stride;
     r.q = c->io.q + (begin + i) * r.ldq + h * o->dim;
     r.y = c->io.y + (begin + i) * r.ldy + h * o->value_dim;
+    r.bias = fv_exact_bias_at(&c->bias, h, i, 0);
     if (c->lse != NULL)
         r.lse = c->lse + h * c->layout->offsets_q[c->layout->sequences] + begin + i;
 
@@ -266,7 +272,9 @@ fv_status fv_exact_forward(const fv_attention *op, const fv_layout *layout, cons
 {
     forward_call call = {.op = op, .layout = layout, .io = fv_exact_resolve(op, io), .lse = saved};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
+    TRY(fv_bias_check_span(op, layout));
     lay_out(&arena, &call);
+    fv_exact_bias_load(op, io, &call.bias);
     number_tasks(&call);
     if (io->state != NULL) {
         TRY(fv_exact_append(op, layout, &call.io));

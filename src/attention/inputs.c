@@ -154,6 +154,20 @@ int fv_attention_input(const fv_attention *op, fv_input which, fv_input_info *in
     return 1;
 }
 
+fv_status fv_bias_check_span(const fv_attention *op, const fv_layout *layout)
+{
+    const int64_t *q = layout->offsets_q, *k = fv_layout_keys(layout);
+    for (int64_t s = 0; op->options.position_bias == FV_POSITION_BIAS_KERNEL && s < layout->sequences; s++) {
+        int64_t longest = FV_MAX(q[s + 1] - q[s], k[s + 1] - k[s]);
+        if (longest > op->options.position_span)
+            return fv_fail(op->ctx, FV_ERR_FILE,
+                           "attention: sequence %lld has %lld tokens, position_bias weights for %lld; give "
+                           "at least as many",
+                           (long long)s, (long long)longest, (long long)op->options.position_span);
+    }
+    return FV_OK;
+}
+
 void fv_attention_bind_drawn(const fv_attention *op, const float *drawn, fv_attention_io *io)
 {
     fv_input_info info;

@@ -223,8 +223,6 @@ size_t fv_kz_bias_saved(const fv_kz_call *call, int64_t queries);
 void fv_kz_bias_forward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
 void fv_kz_bias_backward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
 void fv_kz_bias_row(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t row, float *out);
-/* FV_ERR_FILE when a sequence is longer than position_span. */
-fv_status fv_bias_check_span(const fv_attention *op, const fv_layout *layout);
 /* kernelized_backward.c: takes w->t = dL/dphi of rows whose features are phi [n][r] back to them and to inputs. */
 void fv_kz_through_map(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const fv_rows *rows,
                        const float *phi, float *dx);

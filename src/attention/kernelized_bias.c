@@ -39,20 +39,6 @@ void fv_kz_bias_carve(const fv_kz_call *call, fv_arena *arena, fv_kz_bias *bias,
     bias->diagonals = FV_PUSH(arena, float, 2 * C);
 }
 
-fv_status fv_bias_check_span(const fv_attention *op, const fv_layout *layout)
-{
-    const int64_t *q = layout->offsets_q, *k = fv_layout_keys(layout);
-    for (int64_t s = 0; op->options.position_bias == FV_POSITION_BIAS_KERNEL && s < layout->sequences; s++) {
-        int64_t longest = FV_MAX(q[s + 1] - q[s], k[s + 1] - k[s]);
-        if (longest > op->options.position_span)
-            return fv_fail(op->ctx, FV_ERR_FILE,
-                           "attention: sequence %lld has %lld tokens, position_bias weights for %lld; give "
-                           "at least as many",
-                           (long long)s, (long long)longest, (long long)op->options.position_span);
-    }
-    return FV_OK;
-}
-
 size_t fv_kz_bias_saved(const fv_kz_call *call, int64_t queries)
 {
     int64_t floats;

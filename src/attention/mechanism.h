@@ -24,6 +24,9 @@ fv_status fv_operator_rows(const fv_attention *op, const fv_layout *layout, cons
 /* The inputs an operator takes: its mechanism's, its map's, its modifiers'. */
 bool fv_attention_takes(const fv_attention *op, fv_input which);
 
+/* FV_ERR_FILE when position bias kernel has no weights for the offsets of a sequence. */
+fv_status fv_bias_check_span(const fv_attention *op, const fv_layout *layout);
+
 /* Options that the operator's kind would pass over (options.c): FV_ERR_USAGE names them. */
 fv_status fv_options_check(const fv_attention *op);
 /* FV_ERR_USAGE when a sequence, or a stream with the tokens to come, is longer than the features of the operator's kind are
