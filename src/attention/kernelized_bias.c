@@ -290,6 +290,6 @@ void fv_kz_bias_backward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
             key += taken;
         }
     }
-    for (int64_t i = 0; w->rpe.wanted && i <= last; i++)
+    for (int64_t i = 0; d_bias != NULL && i <= last; i++)
         d_bias[i] += w->rpe.grad[last - i];
 }

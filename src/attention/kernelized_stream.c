@@ -68,7 +68,8 @@ fv_status fv_kz_state_merge(const fv_attention *op, void *dst, const void *a, co
     int64_t tokens = ha->tokens + hb->tokens;
     for (int64_t f = 0; f < op->options.heads * op->r; f++)
         merge_row(op, &vd, &va, &vb, f, vb.decayed != NULL ? vb.decayed[f / op->r] : 0);
-    for (int64_t h = 0; vd.decayed != NULL && h < op->options.heads; h++)
+    bool decays = va.decayed != NULL && vb.decayed != NULL && vd.decayed != NULL;
+    for (int64_t h = 0; decays && h < op->options.heads; h++)
         vd.decayed[h] = va.decayed[h] + vb.decayed[h];
     ((fv_kz_state_header *)dst)->tokens = tokens;
     return FV_OK;

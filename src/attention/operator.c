@@ -35,31 +35,38 @@ static fv_status check_number(fv_context *ctx, const char *what, int64_t value, 
 
 static fv_status check_sizes(fv_context *ctx, const fv_attention_options *o)
 {
-    TRY(check_number(ctx, "heads", o->heads, 1, MAX_HEADS));
-    TRY(check_number(ctx, "kv_heads", o->kv_heads, 1, MAX_HEADS));
-    TRY(check_number(ctx, "dim", o->dim, 1, MAX_WIDTH));
-    TRY(check_number(ctx, "value_dim", o->value_dim, 1, MAX_WIDTH));
-    TRY(check_number(ctx, "features", o->features, 0, MAX_FEATURES));
-    TRY(check_number(ctx, "chunk", o->chunk, 0, INT64_MAX));
-    TRY(check_number(ctx, "projection", o->projection, 0, FV_PROJECTION_SIMPLEX));
-    TRY(check_number(ctx, "row_norms", o->row_norms, 0, FV_ROW_NORMS_SQRT_D));
-    TRY(check_number(ctx, "denominator", o->denominator, 0, FV_DENOMINATOR_SIGN));
-    TRY(check_number(ctx, "position_bias", o->position_bias, 0, FV_POSITION_BIAS_KERNEL));
-    TRY(check_number(ctx, "position_skip", o->position_skip, 0, MAX_TOKENS));
-    TRY(check_number(ctx, "window", o->window, -1, MAX_TOKENS));
-    TRY(check_number(ctx, "stride", o->stride, 0, MAX_TOKENS));
-    TRY(check_number(ctx, "block", o->block, 0, MAX_TOKENS));
-    TRY(check_number(ctx, "globals", o->globals, -1, MAX_TOKENS));
-    TRY(check_number(ctx, "random_blocks", o->random_blocks, -1, MAX_FEATURES));
-    TRY(check_number(ctx, "buckets", o->buckets, 0, MAX_FEATURES));
-    TRY(check_number(ctx, "rounds", o->rounds, 0, 1024));
-    TRY(check_number(ctx, "projected", o->projected, 0, MAX_FEATURES));
-    TRY(check_number(ctx, "max_tokens", o->max_tokens, 0, MAX_TOKENS));
-    TRY(check_number(ctx, "rmf_law", o->rmf_law, 0, FV_RMF_OPTIMAL));
-    TRY(check_number(ctx, "rmf_max_degree", o->rmf_max_degree, 0, 64));
-    TRY(check_number(ctx, "rmf_rows", o->rmf_rows, 0, MAX_FEATURES * (int64_t)64));
-    TRY(check_number(ctx, "features_trig", o->features_trig, 0, MAX_FEATURES));
-    TRY(check_number(ctx, "angle_rows", o->angle_rows, 0, 1024));
+    const struct {
+        const char *what;
+        int64_t value, low, high;
+    } sizes[] = {
+        {"heads", (int64_t)o->heads, 1, MAX_HEADS},
+        {"kv_heads", (int64_t)o->kv_heads, 1, MAX_HEADS},
+        {"dim", (int64_t)o->dim, 1, MAX_WIDTH},
+        {"value_dim", (int64_t)o->value_dim, 1, MAX_WIDTH},
+        {"features", (int64_t)o->features, 0, MAX_FEATURES},
+        {"chunk", (int64_t)o->chunk, 0, INT64_MAX},
+        {"projection", (int64_t)o->projection, 0, FV_PROJECTION_SIMPLEX},
+        {"row_norms", (int64_t)o->row_norms, 0, FV_ROW_NORMS_SQRT_D},
+        {"denominator", (int64_t)o->denominator, 0, FV_DENOMINATOR_SIGN},
+        {"position_bias", (int64_t)o->position_bias, 0, FV_POSITION_BIAS_KERNEL},
+        {"position_skip", (int64_t)o->position_skip, 0, MAX_TOKENS},
+        {"window", (int64_t)o->window, -1, MAX_TOKENS},
+        {"stride", (int64_t)o->stride, 0, MAX_TOKENS},
+        {"block", (int64_t)o->block, 0, MAX_TOKENS},
+        {"globals", (int64_t)o->globals, -1, MAX_TOKENS},
+        {"random_blocks", (int64_t)o->random_blocks, -1, MAX_FEATURES},
+        {"buckets", (int64_t)o->buckets, 0, MAX_FEATURES},
+        {"rounds", (int64_t)o->rounds, 0, 1024},
+        {"projected", (int64_t)o->projected, 0, MAX_FEATURES},
+        {"max_tokens", (int64_t)o->max_tokens, 0, MAX_TOKENS},
+        {"rmf_law", (int64_t)o->rmf_law, 0, FV_RMF_OPTIMAL},
+        {"rmf_max_degree", (int64_t)o->rmf_max_degree, 0, 64},
+        {"rmf_rows", (int64_t)o->rmf_rows, 0, MAX_FEATURES * (int64_t)64},
+        {"features_trig", (int64_t)o->features_trig, 0, MAX_FEATURES},
+        {"angle_rows", (int64_t)o->angle_rows, 0, 1024},
+    };
+    for (int i = 0; i < FV_COUNT(sizes); i++)
+        TRY(check_number(ctx, sizes[i].what, sizes[i].value, sizes[i].low, sizes[i].high));
     if (o->heads % o->kv_heads != 0)
         return fv_fail(ctx, FV_ERR_USAGE, "attention: %lld key/value heads do not divide %lld query heads",
                        (long long)o->kv_heads, (long long)o->heads);

@@ -112,9 +112,9 @@ typedef enum fv_purpose {
     FV_RANDOM_SAMPLE,
     FV_RANDOM_BENCH,
     FV_RANDOM_TEST,
-    FV_RANDOM_PATTERN, /* blocks of sparse attention */
+    FV_RANDOM_PATTERN,  /* blocks of sparse attention */
     FV_RANDOM_ROTATION, /* hash functions */
-    FV_RANDOM_DEGREE, /* of random Maclaurin features, and their signs */
+    FV_RANDOM_DEGREE,   /* of random Maclaurin features, and their signs */
     FV_RANDOM_SIGN
 } fv_purpose;
 

@@ -61,15 +61,15 @@ typedef struct fv_rows {
 typedef struct fv_rmf_series fv_rmf_series;
 struct fv_feature_map {
     const char *name;
-    bool generalized;            /* takes epsilon; may go without a projection and does by default */
+    const fv_rmf_series *series; /* random Maclaurin features: the kernel's power series */
     fv_function function;        /* generalized: f */
+    bool generalized;            /* takes epsilon; may go without a projection and does by default */
     bool unit_scale;             /* default scale 1, else 1/sqrt(d) */
     bool unprojected;            /* takes no projection at all; m = d */
     bool own_rows;               /* ... but random rows of its own: m = options.features */
     bool exponential;            /* see above */
     bool coefficients;           /* see above; goes with exponential */
     bool can_be_negative;        /* phi.phi can: default denominator guard sign:1e-3 */
-    const fv_rmf_series *series; /* random Maclaurin features: the kernel's power series */
     bool positions;              /* reads rows->first and rows->longest */
     uint32_t inputs;             /* 1 << FV_INPUT_x taken beside the projection */
     uint32_t takes;              /* FV_TAKES_x */
@@ -97,7 +97,8 @@ struct fv_feature_map {
     void (*measure)(const fv_map_params *p, int64_t nq, const float *q, int64_t ldq, int64_t nk,
                     const float *k, int64_t ldk, float *statistics);
 
-    /* Features of n rows: u [n][r]; bias [n] (exponential) the per-row term all features share (others may use it as room); c [n][r]
+    /* Features of n rows: u [n][r]; bias [n] (exponential) the per-row term all features share (others may use it as
+     * room); c [n][r]
      * (coefficients). Others are not touched and may be NULL. */
     void (*logits)(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias);
 

@@ -16,19 +16,19 @@
 #include <math.h>
 
 typedef struct kind {
-    fv_projection projection;
     fv_projection_block *block; /* iid: a row is a block of its own */
-    bool single;                /* blocks of one row */
-    bool whole;                 /* works on all d rows, whatever is kept */
     int64_t extra;              /* vectors of d doubles behind the block */
+    fv_projection projection;
+    bool single; /* blocks of one row */
+    bool whole;  /* works on all d rows, whatever is kept */
 } kind;
 
 static const kind kinds[] = {
-    {FV_PROJECTION_IID, fv_projection_haar, true, false, 0},
-    {FV_PROJECTION_ORTHOGONAL, fv_projection_haar, false, false, 0},
-    {FV_PROJECTION_HADAMARD, fv_projection_hadamard, false, false, 3},
-    {FV_PROJECTION_GIVENS, fv_projection_givens, false, false, 0},
-    {FV_PROJECTION_SIMPLEX, fv_projection_simplex, false, true, 1},
+    {fv_projection_haar, 0, FV_PROJECTION_IID, true, false},
+    {fv_projection_haar, 0, FV_PROJECTION_ORTHOGONAL, false, false},
+    {fv_projection_hadamard, 3, FV_PROJECTION_HADAMARD, false, false},
+    {fv_projection_givens, 0, FV_PROJECTION_GIVENS, false, false},
+    {fv_projection_simplex, 1, FV_PROJECTION_SIMPLEX, false, true},
 };
 
 static const kind *find(int projection)

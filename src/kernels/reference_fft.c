@@ -54,7 +54,7 @@ static void butterfly(int radix, double sign, number *x)
 static void group(int64_t s, int radix, int64_t c, const float *twiddle, double sign, float *x, int64_t ldx)
 {
     for (int64_t f = 0; f < c; f++) {
-        number z[RADIX_MAX];
+        number z[RADIX_MAX] = {{0, 0}};
         for (int p = 0; p < radix; p++) {
             z[p] = (number){(double)x[p * s * ldx + f], (double)x[p * s * ldx + c + f]};
             if (sign > 0 && p > 0 && twiddle != NULL)

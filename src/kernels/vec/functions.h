@@ -188,38 +188,45 @@ static inline V softplus_slope(V x, float eps)
     ROW(ELU1, elu1)                                                                                          \
     ROW(SOFTPLUS, softplus)
 
-static void KERNEL(function_rows)(int function, int64_t n, int64_t c, float eps, const float *x, int64_t ldx,
-                                  float *y, int64_t ldy)
-{
-#define VALUES(enumerator, name)                                                                             \
-    case FV_FUNCTION_##enumerator:                                                                           \
+/* One loop a function, in two tables that function_rows and function_rows_back pick from. Slopes: + 0, so that
+ * no -0 differs from what adding to 0 gives. */
+#define LOOPS(enumerator, name)                                                                              \
+    static void KERNEL(name##_values)(int64_t n, int64_t c, float eps, const float *x, int64_t ldx,          \
+                                      float *y, int64_t ldy)                                                 \
+    {                                                                                                        \
         for (int64_t r = 0; r < n; r++, x += ldx, y += ldy)                                                  \
             EACH_VECTOR(c, put(y + i, part, name##_value(get(x + i, part), eps)));                           \
-        break;
-    switch (function) {
-        FUNCTIONS(VALUES)
-    default:
-        break;
-    }
-#undef VALUES
-}
-
-/* + 0, so that no -0 differs from what adding to 0 gives. */
-static void KERNEL(function_rows_back)(int function, int64_t n, int64_t c, float eps, const float *x,
-                                       int64_t ldx, const float *dy, int64_t lddy, float *dx, int64_t lddx)
-{
-#define SLOPES(enumerator, name)                                                                             \
-    case FV_FUNCTION_##enumerator:                                                                           \
+    }                                                                                                        \
+    static void KERNEL(name##_slopes)(int64_t n, int64_t c, float eps, const float *x, int64_t ldx,          \
+                                      const float *dy, int64_t lddy, float *dx, int64_t lddx)                \
+    {                                                                                                        \
         for (int64_t r = 0; r < n; r++, x += ldx, dy += lddy, dx += lddx)                                    \
             EACH_VECTOR(c, {                                                                                 \
                 V slope = name##_slope(get(x + i, part), eps);                                               \
                 put(dx + i, part, v_fma(slope, get(dy + i, part), v_set1(0.0f)));                            \
             });                                                                                              \
-        break;
-    switch (function) {
-        FUNCTIONS(SLOPES)
-    default:
-        break;
     }
+FUNCTIONS(LOOPS)
+#undef LOOPS
+
+static void KERNEL(function_rows)(int function, int64_t n, int64_t c, float eps, const float *x, int64_t ldx,
+                                  float *y, int64_t ldy)
+{
+#define VALUES(enumerator, name) [FV_FUNCTION_##enumerator] = KERNEL(name##_values),
+    static void (*const loops[])(int64_t, int64_t, float, const float *, int64_t, float *,
+                                 int64_t) = {FUNCTIONS(VALUES)};
+#undef VALUES
+    if (function >= 0 && function < FV_COUNT(loops) && loops[function] != NULL)
+        loops[function](n, c, eps, x, ldx, y, ldy);
+}
+
+static void KERNEL(function_rows_back)(int function, int64_t n, int64_t c, float eps, const float *x,
+                                       int64_t ldx, const float *dy, int64_t lddy, float *dx, int64_t lddx)
+{
+#define SLOPES(enumerator, name) [FV_FUNCTION_##enumerator] = KERNEL(name##_slopes),
+    static void (*const loops[])(int64_t, int64_t, float, const float *, int64_t, const float *, int64_t,
+                                 float *, int64_t) = {FUNCTIONS(SLOPES)};
 #undef SLOPES
+    if (function >= 0 && function < FV_COUNT(loops) && loops[function] != NULL)
+        loops[function](n, c, eps, x, ldx, dy, lddy, dx, lddx);
 }
