@@ -184,7 +184,7 @@ static void backward_biased(const backward_call *c, int64_t h, const backward_sc
         head_view x = view_head(c, s, h);
         backward_head(c, &x, t);
     }
-    for (int64_t i = 0; i < all; i++)
+    for (int64_t i = 0; t->d_bias != NULL && i < all; i++)
         d_bias[i] += t->d_bias[all - 1 - i];
 }
 
