@@ -101,9 +101,10 @@ bool kind_runs(int kind, int causal)
 
 void kind_small_options(fv_attention_options *o)
 {
-    static const char *const small[][2] = {{"window", "3"},        {"stride", "5"},   {"block", "4"},
-                                           {"random_blocks", "1"}, {"globals", "2"},  {"buckets", "4"},
-                                           {"rounds", "2"},        {"projected", "3"}};
+    static const char *const small[][2] = {{"window", "3"},        {"stride", "5"},    {"block", "4"},
+                                           {"random_blocks", "1"}, {"globals", "2"},   {"buckets", "4"},
+                                           {"rounds", "2"},        {"projected", "3"}, {"angle_rows", "2"},
+                                           {"features_trig", "3"}};
     const fv_attention_kind *kind = fv_attention_kind_find(o->kind);
     for (int i = 0; i < FV_COUNT(small); i++)
         if (fv_attention_kind_takes(kind, small[i][0], NULL))
