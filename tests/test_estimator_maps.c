@@ -123,7 +123,7 @@ static moments optimal(pair_sizes s)
 {
     double t = 2 * s.z2 + D, rho = (sqrt(t * t + 8 * D * s.z2) - t) / (4 * s.z2);
     double log_second = D * log((1 + rho) / 2) - D / 2.0 * log(rho) + (1 + rho) * s.z2 - s.both;
-    return (moments){exp((s.z2 - s.both) / 2), exp(log_second), NAN};
+    return (moments){exp((s.z2 - s.both) / 2), exp(log_second), (double)NAN};
 }
 
 /* Mean and variance of the mean of m terms. */

@@ -96,14 +96,14 @@ double fv_kz_fade_exp2(const fv_kz_call *call, fv_kz_work *w, int64_t n, float *
     const fv_kernels *kr = call->kr;
     fv_kz_fade *fade = &w->fade;
     int64_t r = call->r;
-    double largest = -INFINITY;
+    double largest = -HUGE_VAL;
     for (int64_t i = 0; i < n; i++) {
         w->bias[i] = fade->input[i] == 0.0f ? -INFINITY : w->bias[i];
         fade->whole[i] = whole_steps(call, w, x + i * r, w->bias[i], fade->power[i]);
         fade->weight[i] = (float)((double)fade->input[i] * exp2(fade->power[i] - (double)fade->whole[i]));
     }
     for (int64_t i = 0, end; i < n; i = end) {
-        double rest = -INFINITY;
+        double rest = -HUGE_VAL;
         for (end = i; end < n && fade->whole[end] == fade->whole[i]; end++)
             rest = FV_MAX(rest, fade->power[end] - (double)fade->whole[i]);
         /* On the exponents, not on the bias: added to that it would round. */
@@ -184,7 +184,7 @@ int64_t fv_kz_fade_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work 
     const fv_feature_map *map = call->op->mechanism->map;
     const fv_kz_fade *fade = &w->fade;
     int64_t r = call->r, fit = fv_kz_fade_chunk(call, h, w, begin, n);
-    double largest = -INFINITY;
+    double largest = -HUGE_VAL;
     if (map->exponential) {
         choose_exponents(call, w, w->k, fade->input[0] == 0.0f ? -INFINITY : w->bias[0]);
         largest = fv_kz_fade_exp2(call, w, fit, w->k);

@@ -36,7 +36,7 @@ static double fade_between(const fv_kz_call *call, const fv_kz_head *h, int64_t 
 static double fade_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n,
                         double *rest)
 {
-    double largest = -INFINITY;
+    double largest = -HUGE_VAL;
     for (int64_t i = 0; i < n; i++) {
         double own = fv_kz_fade_of(call, h, begin + i, &w->fade.input[i]);
         *rest -= begin + i > 0 ? own : 0;

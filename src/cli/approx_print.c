@@ -120,7 +120,7 @@ static void print_remarks(const approx *a)
             size_t used = strlen(list);
             snprintf(list + used, sizeof list - used, "%s%s", used > 0 ? ", " : "", a->maps[i]);
         }
-    if (list[0] != '\0' && !strcmp(a->study, "kernel") == 0)
+    if (list[0] != '\0' && strcmp(a->study, "kernel") != 0)
         cli_note("%s: no estimate of softmax attention; the error says how different it is, and more "
                  "features need not make it smaller",
                  list);

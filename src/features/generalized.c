@@ -55,7 +55,7 @@ static void logits(const fv_map_params *p, const fv_rows *rows, float *u, float 
 {
     (void)c;
     pre_activation(p, rows, u);
-    p->kernels->function_rows(p->map->function, rows->n, p->r, p->epsilon, u, p->r, u, p->r);
+    p->kernels->function_rows((int)p->map->function, rows->n, p->r, p->epsilon, u, p->r, u, p->r);
     if (p->map->exponential)
         p->kernels->fill(rows->n, 0.0f, bias);
 }
@@ -66,7 +66,8 @@ static void backward(const fv_map_params *p, const fv_rows *rows, float *g, floa
 {
     (void)gc;
     pre_activation(p, rows, tmp);
-    p->kernels->function_rows_back(p->map->function, rows->n, p->r, p->epsilon, tmp, p->r, g, p->r, g, p->r);
+    p->kernels->function_rows_back((int)p->map->function, rows->n, p->r, p->epsilon, tmp, p->r, g, p->r, g,
+                                   p->r);
     pre_activation_back(p, rows, g, add, dx, lddx);
 }
 
