@@ -4,7 +4,7 @@
  *     q', k' = rotary(ppsbn(q)), rotary(ppsbn(k));  u = mechanism(q', k', v) + T v;  y = gamma sign(u) |u|^beta
  *
  * The operator calls these instead of the mechanism's functions when fv_around_needed. Memory: measure adds to
- * what the mechanism measured; a mechanism's own saved and scratch stand first.
+ * what the mechanism measured; this layer's parts of saved and scratch stand first, the mechanism's behind them.
  */
 #ifndef FV_AROUND_H
 #define FV_AROUND_H

@@ -40,7 +40,8 @@ static bool draw_input(const drawing *d, float *out)
         if (d->op->mechanism->draw != NULL)
             return d->op->mechanism->draw(d->op, d->which, d->seed, d->draw, out);
         return d->op->mechanism->map != NULL && d->op->mechanism->map->draw != NULL &&
-               d->op->mechanism->map->draw(&d->op->options, d->which, d->seed, d->draw, out);
+               d->op->mechanism->map->draw(d->op->mechanism->map, &d->op->options, d->which, d->seed, d->draw,
+                                           out);
     }
 }
 

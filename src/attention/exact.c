@@ -26,22 +26,8 @@
 #include "attention/exact.h"
 #include <math.h>
 
-#define LOG2E 1.4426950408889634
-
 /* The largest tile edge that fv_attention_options.chunk can ask for: beyond it tiles only leave the cache. */
 #define MAX_ROWS 1024
-
-static fv_status check(fv_attention *op)
-{
-    if (op->options.epsilon >= 0)
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention exact: epsilon is for the generalized maps only");
-    fv_denominator guard = op->options.denominator;
-    if (guard != FV_DENOMINATOR_DEFAULT && guard != FV_DENOMINATOR_NONE)
-        return fv_fail(op->ctx, FV_ERR_USAGE,
-                       "attention exact: its normaliser is never 0 and takes no guard; use denominator none");
-    op->options.denominator = FV_DENOMINATOR_NONE;
-    return FV_OK;
-}
 
 /* Measured on AVX-512: 128 rows keep the scores of a tile in the second-level cache while the products run at
  * full rate. Rows never exceed the longest sequence; a step takes the query heads of one key head as rows. */
@@ -68,11 +54,6 @@ fv_exact_tiles fv_exact_backward_tiles(const fv_attention *op, const fv_layout *
     return cut(op, layout, 128, 256);
 }
 
-float fv_exact_score_factor(const fv_attention *op)
-{
-    return (float)(op->options.scale * LOG2E);
-}
-
 fv_exact_bias fv_exact_bias_push(fv_arena *arena, const fv_attention *op)
 {
     const fv_attention_options *o = &op->options;
@@ -95,7 +76,7 @@ static void load_task(void *arg, int64_t h, int worker)
     float *to = c->bias.table + h * all;
     (void)worker;
     for (int64_t i = 0; i < all; i++)
-        to[i] = (float)((double)from[all - 1 - i] * LOG2E);
+        to[i] = (float)((double)from[all - 1 - i] * FV_LOG2E);
 }
 
 void fv_exact_bias_load(const fv_attention *op, const fv_attention_io *io, const fv_exact_bias *bias)
@@ -114,17 +95,6 @@ void fv_exact_bias_add(const fv_attention *op, const float *bias, int64_t n, int
 {
     for (int64_t i = 0; bias != NULL && i < n; i++)
         op->ctx->kernels->add(c, s + i * c, bias - i, s + i * c);
-}
-
-fv_attention_io fv_exact_resolve(const fv_attention *op, const fv_attention_io *io)
-{
-    const fv_attention_options *o = &op->options;
-    fv_attention_io r = *io;
-    r.q_stride = io->q_stride != 0 ? io->q_stride : o->heads * o->dim;
-    r.k_stride = io->k_stride != 0 ? io->k_stride : o->kv_heads * o->dim;
-    r.v_stride = io->v_stride != 0 ? io->v_stride : o->kv_heads * o->value_dim;
-    r.y_stride = io->y_stride != 0 ? io->y_stride : o->heads * o->value_dim;
-    return r;
 }
 
 static void measure(const fv_attention *op, const fv_layout *layout, fv_memory *need)
@@ -151,15 +121,13 @@ typedef struct rows_call {
     const fv_attention *op;
     const fv_layout *layout;
     fv_attention_io io;
-    const int64_t *rows;
-    int64_t n, head, row_stride;
-    float *weights;
     fv_exact_bias bias;
 } rows_call;
 
 /* Row `row` of the matrix of head h into w [Tk]. */
-static void matrix_row(const rows_call *c, int64_t h, int64_t row, float *w)
+static void matrix_row(const void *arg, int64_t h, int64_t row, float *w)
 {
+    const rows_call *c = arg;
     const fv_attention_options *o = &c->op->options;
     const fv_kernels *kr = c->op->ctx->kernels;
     const int64_t *offsets_k = fv_layout_keys(c->layout);
@@ -173,7 +141,7 @@ static void matrix_row(const rows_call *c, int64_t h, int64_t row, float *w)
     const float *q = c->io.q + row * c->io.q_stride + h * o->dim;
     const float *k = c->io.k + begin * c->io.k_stride + h * o->kv_heads / o->heads * o->dim;
     float top = -INFINITY, sum = 0, factor;
-    kr->gemv('N', visible, o->dim, fv_exact_score_factor(c->op), k, c->io.k_stride, q, 0.0f, w + begin);
+    kr->gemv('N', visible, o->dim, fv_softmax_factor(c->op), k, c->io.k_stride, q, 0.0f, w + begin);
     fv_exact_bias_add(c->op, fv_exact_bias_at(&c->bias, h, row - c->layout->offsets_q[s], 0), 1, visible,
                       w + begin);
     kr->softmax_tile(1, visible, w + begin, visible, NULL, &top, &sum, &factor);
@@ -181,24 +149,16 @@ static void matrix_row(const rows_call *c, int64_t h, int64_t row, float *w)
     kr->scale(visible, sum, w + begin, w + begin);
 }
 
-static void row_task(void *arg, int64_t index, int worker)
-{
-    const rows_call *c = arg;
-    int64_t h = c->head < 0 ? index / c->n : c->head;
-    (void)worker;
-    matrix_row(c, h, c->rows[index % c->n], c->weights + index * c->row_stride);
-}
-
 static fv_status weights(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                          const int64_t *rows, int64_t n, int64_t head, float *out, int64_t row_stride,
                          void *scratch)
 {
-    rows_call call = {op, layout, fv_exact_resolve(op, io), rows, n, head, row_stride, out, {0}};
+    rows_call call = {.op = op, .layout = layout, .io = fv_softmax_resolve(op, io)};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
     TRY(fv_bias_check_span(op, layout));
     call.bias = fv_exact_bias_push(&arena, op);
     fv_exact_bias_load(op, io, &call.bias);
-    fv_parallel(op->ctx, head < 0 ? op->options.heads * n : n, row_task, &call);
+    fv_softmax_rows(op, rows, n, head, out, row_stride, matrix_row, &call);
     return FV_OK;
 }
 
@@ -212,7 +172,7 @@ const fv_mechanism fv_mechanism_exact = {
             .can_stream = 1,
         },
     .position_kernel = true,
-    .check = check,
+    .unnormalised = true,
     .measure = measure,
     .forward = fv_exact_forward,
     .backward = fv_exact_backward,

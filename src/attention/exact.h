@@ -2,7 +2,7 @@
 #ifndef FV_EXACT_H
 #define FV_EXACT_H
 
-#include "attention/mechanism.h"
+#include "attention/softmax.h"
 
 /* Edges of the tiles that the attention matrix is cut into, by shape alone. A task of forward takes `group`
  * query rows, several tiles, so that they share the dense copy of a tile of keys. */
@@ -51,10 +51,6 @@ typedef struct fv_exact_rows {
 void fv_exact_attend(const fv_attention *op, const fv_exact_rows *r, fv_exact_tiles tiles,
                      const fv_exact_scratch *scratch);
 
-/* The factor that turns q.k into a score of base 2: scale log2(e). */
-float fv_exact_score_factor(const fv_attention *op);
-/* io with strides of 0 replaced by the dense ones. */
-fv_attention_io fv_exact_resolve(const fv_attention *op, const fv_attention_io *io);
 /* A stream's memory: this header, keys [capacity][G][d], values [capacity][G][dv], each 64-byte aligned. */
 typedef struct fv_exact_state {
     int64_t tokens, capacity;

@@ -62,40 +62,17 @@ size_t fv_exact_backward_bytes(const fv_attention *op, const fv_layout *layout)
     return arena.used;
 }
 
-/* One head of one sequence, pointers at its first token. */
+/* One head of one sequence. */
 typedef struct head_view {
-    const float *q, *k, *v, *dy, *lse, *delta;
-    float *dq, *dk, *dv;
+    fv_softmax_head at;
     const float *bias; /* of the first query and key, or NULL */
-    int64_t queries, keys;
 } head_view;
-
-static float *shift(float *x, int64_t floats)
-{
-    return x != NULL ? x + floats : NULL;
-}
 
 static head_view view_head(const backward_call *c, int64_t s, int64_t h)
 {
-    const fv_attention_options *o = &c->op->options;
-    const int64_t *offsets_q = c->layout->offsets_q, *offsets_k = fv_layout_keys(c->layout);
-    int64_t g = h * o->kv_heads / o->heads, all = offsets_q[c->layout->sequences];
-    int64_t q_at = offsets_q[s] * c->io.q_stride + h * o->dim;
-    int64_t k_at = offsets_k[s] * c->io.k_stride + g * o->dim;
-    int64_t v_at = offsets_k[s] * c->io.v_stride + g * o->value_dim;
     return (head_view){
-        .q = c->io.q + q_at,
-        .k = c->io.k + k_at,
-        .v = c->io.v + v_at,
-        .dy = c->grad->dy + offsets_q[s] * c->io.y_stride + h * o->value_dim,
-        .lse = c->lse + h * all + offsets_q[s],
-        .delta = c->delta + h * all + offsets_q[s],
-        .dq = shift(c->grad->dq, q_at),
-        .dk = shift(c->grad->dk, k_at),
-        .dv = shift(c->grad->dv, v_at),
+        .at = fv_softmax_head_of(c->op, c->layout, &c->io, c->grad, c->lse, c->delta, s, h),
         .bias = fv_exact_bias_at(&c->bias, h, 0, 0),
-        .queries = offsets_q[s + 1] - offsets_q[s],
-        .keys = offsets_k[s + 1] - offsets_k[s],
     };
 }
 
@@ -108,11 +85,11 @@ static void probabilities(const backward_call *c, const head_view *x, int64_t i,
     bool masked = c->op->options.causal && i + 1 < j + cols;
     for (int64_t row = 0; row < n; row++)
         t->visible[row] = masked ? FV_MAX(0, FV_MIN(cols, i + row + 1 - j)) : cols;
-    kr->gemm('N', 'T', n, cols, d, fv_exact_score_factor(c->op), x->q + i * ldq, ldq, t->k, d, 0.0f, t->p,
+    kr->gemm('N', 'T', n, cols, d, fv_softmax_factor(c->op), x->at.q + i * ldq, ldq, t->k, d, 0.0f, t->p,
              cols);
     if (x->bias != NULL)
         fv_exact_bias_add(c->op, x->bias - i + j, n, cols, t->p);
-    kr->softmax_probs(n, cols, t->p, cols, masked ? t->visible : NULL, x->lse + i);
+    kr->softmax_probs(n, cols, t->p, cols, masked ? t->visible : NULL, x->at.lse + i);
 }
 
 /* The head's d b += dS summed along the diagonals of the tile: first there, so that no sum is long. */
@@ -136,23 +113,24 @@ static void backward_tile(const backward_call *c, const head_view *x, int64_t i,
     const fv_attention_io *io = &c->io;
     int64_t d = c->op->options.dim, width = c->op->options.value_dim;
     int64_t ldq = io->q_stride, ldk = io->k_stride, ldv = io->v_stride, ldy = io->y_stride;
-    const float *dy = x->dy + i * ldy;
+    const float *dy = x->at.dy + i * ldy;
     float scale = (float)c->op->options.scale;
 
     probabilities(c, x, i, n, j, cols, t);
-    if (x->dv != NULL) /* dv_j += sum_i P_ij dy_i */
-        kr->gemm('T', 'N', cols, width, n, 1.0f, t->p, cols, dy, ldy, 1.0f, x->dv + j * ldv, ldv);
-    if (x->dq == NULL && x->dk == NULL && c->d_bias == NULL)
+    if (x->at.dv != NULL) /* dv_j += sum_i P_ij dy_i */
+        kr->gemm('T', 'N', cols, width, n, 1.0f, t->p, cols, dy, ldy, 1.0f, x->at.dv + j * ldv, ldv);
+    if (x->at.dq == NULL && x->at.dk == NULL && c->d_bias == NULL)
         return;
     /* dS_ij = P_ij (dy_i.v_j - D_i) */
     kr->gemm('N', 'T', n, cols, width, 1.0f, dy, ldy, t->v, width, 0.0f, t->ds, cols);
-    kr->softmax_back(n, cols, t->p, cols, t->ds, cols, x->delta + i, t->ds, cols);
+    kr->softmax_back(n, cols, t->p, cols, t->ds, cols, x->at.delta + i, t->ds, cols);
     if (c->d_bias != NULL)
         add_diagonals(c, i, n, j, cols, t);
-    if (x->dq != NULL) /* dq_i += scale sum_j dS_ij k_j */
-        kr->gemm('N', 'N', n, d, cols, scale, t->ds, cols, t->k, d, 1.0f, x->dq + i * ldq, ldq);
-    if (x->dk != NULL) /* dk_j += scale sum_i dS_ij q_i */
-        kr->gemm('T', 'N', cols, d, n, scale, t->ds, cols, x->q + i * ldq, ldq, 1.0f, x->dk + j * ldk, ldk);
+    if (x->at.dq != NULL) /* dq_i += scale sum_j dS_ij k_j */
+        kr->gemm('N', 'N', n, d, cols, scale, t->ds, cols, t->k, d, 1.0f, x->at.dq + i * ldq, ldq);
+    if (x->at.dk != NULL) /* dk_j += scale sum_i dS_ij q_i */
+        kr->gemm('T', 'N', cols, d, n, scale, t->ds, cols, x->at.q + i * ldq, ldq, 1.0f, x->at.dk + j * ldk,
+                 ldk);
 }
 
 static void backward_head(const backward_call *c, const head_view *x, const backward_scratch *t)
@@ -160,14 +138,14 @@ static void backward_head(const backward_call *c, const head_view *x, const back
     const fv_kernels *kr = c->op->ctx->kernels;
     int64_t rows = c->tiles.rows, d = c->op->options.dim, dv = c->op->options.value_dim;
     bool causal = c->op->options.causal;
-    for (int64_t j = 0; j < x->keys; j += c->tiles.keys) {
-        int64_t end = FV_MIN(j + c->tiles.keys, x->keys);
+    for (int64_t j = 0; j < x->at.keys; j += c->tiles.keys) {
+        int64_t end = FV_MIN(j + c->tiles.keys, x->at.keys);
         /* Products take a dense tile a tenth faster than one of rows far apart, and many query blocks use it.
          */
-        kr->copy_rows(end - j, d, x->k + j * c->io.k_stride, c->io.k_stride, t->k, d);
-        kr->copy_rows(end - j, dv, x->v + j * c->io.v_stride, c->io.v_stride, t->v, dv);
-        for (int64_t i = causal ? j / rows * rows : 0; i < x->queries; i += rows) {
-            int64_t n = FV_MIN(rows, x->queries - i);
+        kr->copy_rows(end - j, d, x->at.k + j * c->io.k_stride, c->io.k_stride, t->k, d);
+        kr->copy_rows(end - j, dv, x->at.v + j * c->io.v_stride, c->io.v_stride, t->v, dv);
+        for (int64_t i = causal ? j / rows * rows : 0; i < x->at.queries; i += rows) {
+            int64_t n = FV_MIN(rows, x->at.queries - i);
             int64_t seen = causal ? FV_MIN(end, i + n) : end; /* tiles above the diagonal do not exist */
             backward_tile(c, x, i, n, j, seen - j, t);
         }
@@ -219,7 +197,7 @@ fv_status fv_exact_backward(const fv_attention *op, const fv_layout *layout, con
                             const fv_attention_grad *grad, const void *saved, void *scratch)
 {
     backward_call call = {
-        .op = op, .layout = layout, .io = fv_exact_resolve(op, io), .grad = grad, .lse = saved};
+        .op = op, .layout = layout, .io = fv_softmax_resolve(op, io), .grad = grad, .lse = saved};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
     TRY(fv_bias_check_span(op, layout));
     lay_out(&arena, &call);

@@ -34,7 +34,7 @@ typedef struct tile {
 static void score(const fv_attention *op, const tile *x, float *s)
 {
     const fv_kernels *kr = op->ctx->kernels;
-    float factor = fv_exact_score_factor(op);
+    float factor = fv_softmax_factor(op);
     if (x->n == 1)
         kr->gemv('N', x->c, op->options.dim, factor, x->k, x->ldk, x->q, 0.0f, s);
     else
@@ -270,7 +270,7 @@ static void find_states(forward_call *c)
 fv_status fv_exact_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                            void *saved, void *scratch)
 {
-    forward_call call = {.op = op, .layout = layout, .io = fv_exact_resolve(op, io), .lse = saved};
+    forward_call call = {.op = op, .layout = layout, .io = fv_softmax_resolve(op, io), .lse = saved};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
     TRY(fv_bias_check_span(op, layout));
     lay_out(&arena, &call);

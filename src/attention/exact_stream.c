@@ -152,7 +152,7 @@ fv_status fv_exact_step(const fv_attention *op, int64_t streams, const fv_attent
 {
     static const int64_t one_token[] = {0, 1};
     fv_layout layout = {1, one_token, NULL};
-    step_call c = {op, fv_exact_resolve(op, io), states, state_bytes, {0}, scratch, 0};
+    step_call c = {op, fv_softmax_resolve(op, io), states, state_bytes, {0}, scratch, 0};
     for (int64_t s = 0; s < streams; s++)
         TRY(check_room(op, (fv_exact_state *)(c.states + (size_t)s * state_bytes), 1));
     for (int64_t s = 0; s < streams; s++)

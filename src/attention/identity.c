@@ -11,18 +11,6 @@ typedef struct identity_state {
     char pad[FV_ALIGN - sizeof(int64_t)];
 } identity_state;
 
-static fv_status check(fv_attention *op)
-{
-    fv_denominator guard = op->options.denominator;
-    if (op->options.epsilon >= 0)
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention identity: epsilon is for the generalized maps only");
-    if (guard != FV_DENOMINATOR_DEFAULT && guard != FV_DENOMINATOR_NONE)
-        return fv_fail(op->ctx, FV_ERR_USAGE,
-                       "attention identity: there is no normaliser to guard; use denominator none");
-    op->options.denominator = FV_DENOMINATOR_NONE;
-    return FV_OK;
-}
-
 static fv_status check_lengths(const fv_attention *op, const fv_layout *layout)
 {
     for (int64_t s = 0; layout->offsets_k != NULL && s < layout->sequences; s++)
@@ -176,7 +164,7 @@ const fv_mechanism fv_mechanism_identity = {
             .can_be_causal = 1,
             .can_stream = 1,
         },
-    .check = check,
+    .unnormalised = true,
     .measure = measure,
     .forward = forward,
     .backward = backward,

@@ -10,9 +10,6 @@ fv_status fv_kz_check(fv_attention *op)
 {
     fv_attention_options *o = &op->options;
     const fv_feature_map *map = op->mechanism->map;
-    if (map->unprojected && o->projection > FV_PROJECTION_NONE)
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: takes no projection; leave --projection out",
-                       o->kind);
     if (o->projection == FV_PROJECTION_DEFAULT)
         o->projection = map->generalized || map->unprojected ? FV_PROJECTION_NONE : FV_PROJECTION_ORTHOGONAL;
     if (o->projection == FV_PROJECTION_NONE && !map->generalized && !map->unprojected)
@@ -21,9 +18,6 @@ fv_status fv_kz_check(fv_attention *op)
                        "orthogonal",
                        o->kind);
     TRY(fv_projection_check(op->ctx, (int)o->projection, o->dim));
-    if (o->epsilon >= 0 && !map->generalized)
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: epsilon is for the generalized maps only",
-                       o->kind);
     if (o->epsilon < 0)
         o->epsilon = 1e-3;
     if (o->denominator == FV_DENOMINATOR_DEFAULT) {
@@ -35,7 +29,7 @@ fv_status fv_kz_check(fv_attention *op)
         o->features = FV_MAX(16, ((int64_t)needed + 15) / 16 * 16);
     }
     if (map->check != NULL)
-        TRY(map->check(op->ctx, o));
+        TRY(map->check(map, op->ctx, o));
     op->m = o->projection == FV_PROJECTION_NONE && !map->own_rows ? o->dim : o->features;
     op->r = map->feature_count(o, op->m);
     return FV_OK;

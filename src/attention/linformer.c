@@ -16,7 +16,7 @@
  * Limits: not causal, since a projected key holds all tokens; N is fixed; a non-finite token reaches its whole
  * sequence.
  */
-#include "attention/sparse.h"
+#include "attention/softmax.h"
 #include <math.h>
 
 enum { DEFAULT_PROJECTED = 256, MOST_ROWS = 128 };
@@ -38,7 +38,7 @@ static fv_status check(fv_attention *op)
         return fv_fail(op->ctx, FV_ERR_USAGE,
                        "attention linformer: projected %lld by max_tokens %lld is too large for a tensor",
                        (long long)o->projected, (long long)o->max_tokens);
-    return fv_sparse_check(op);
+    return FV_OK;
 }
 
 static fv_status check_lengths(const fv_attention *op, const fv_layout *layout)
@@ -160,7 +160,7 @@ static void project(const call *c, const head_view *x, const work *w)
 static void score(const call *c, const head_view *x, int64_t i, int64_t n, const work *w)
 {
     const fv_attention_options *o = &c->op->options;
-    c->op->ctx->kernels->gemm('N', 'T', n, o->projected, o->dim, fv_sparse_factor(c->op),
+    c->op->ctx->kernels->gemm('N', 'T', n, o->projected, o->dim, fv_softmax_factor(c->op),
                               x->q + i * c->io.q_stride, c->io.q_stride, w->k, o->dim, 0.0f, w->p,
                               o->projected);
 }
@@ -191,7 +191,7 @@ static fv_status forward(const fv_attention *op, const fv_layout *layout, const 
                          void *saved, void *scratch)
 {
     TRY(check_lengths(op, layout));
-    call c = {.op = op, .layout = layout, .io = fv_sparse_resolve(op, io), .lse = saved};
+    call c = {.op = op, .layout = layout, .io = fv_softmax_resolve(op, io), .lse = saved};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
     lay_out(&arena, &c);
     fv_parallel(op->ctx, layout->sequences * op->options.heads, forward_task, &c);
@@ -279,7 +279,7 @@ static fv_status backward(const fv_attention *op, const fv_layout *layout, const
     TRY(check_lengths(op, layout));
     call c = {.op = op,
               .layout = layout,
-              .io = fv_sparse_resolve(op, io),
+              .io = fv_softmax_resolve(op, io),
               .grad = grad,
               .lse = (float *)(uintptr_t)saved}; /* only read */
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);

@@ -17,6 +17,11 @@ struct fv_attention {
 };
 
 #define FV_INPUT_BIT(which) (UINT32_C(1) << (which))
+/* Tokens of one call at most, so that every product of a token count with a row of floats fits. */
+#define FV_MAX_TOKENS ((int64_t)1 << 40)
+/* FV_ERR_USAGE naming `what` when the value lies outside low .. high. */
+fv_status fv_check_number(fv_context *ctx, const char *what, int64_t value, int64_t low, int64_t high);
+
 /* Rows of the matrix of head `head` (< 0: all heads, [H][n][Tk]), whatever stands around the mechanism. */
 fv_status fv_operator_rows(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                            const int64_t *rows, int64_t n, int64_t head, float *weights, void *scratch);

@@ -1,186 +1,8 @@
-/* operator.c: the public operator: every check is here, before any write; the work is in the row of the kind.
- */
+/* operator.c: the public operator: every check of a call is here (those of its options in create.c), before any
+ * write; the work is in the row of the kind. */
 #include "attention/around.h"
 #include "attention/mechanism.h"
-#include <limits.h>
-#include <math.h>
-#include <stdio.h>
 #include <string.h>
-
-/* ---- options ------------------------------------------------------------------------------------- */
-
-static fv_status unknown_kind(fv_context *ctx, const char *name)
-{
-    char known[1024] = "";
-    for (int i = 0; i < fv_attention_kind_count(); i++) {
-        size_t used = strlen(known);
-        snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "", fv_attention_kind_at(i)->name);
-    }
-    return fv_fail(ctx, FV_ERR_USAGE, "attention \"%s\" is unknown; known are: %s", name, known);
-}
-
-/* Tokens of one call, so that every product of a token count with a row of floats fits. */
-#define MAX_TOKENS ((int64_t)1 << 40)
-
-/* Upper bounds that no real use meets; they keep every product of two sizes inside 64 bits. */
-enum { MAX_HEADS = 1 << 16, MAX_WIDTH = 1 << 16, MAX_FEATURES = 1 << 20 };
-
-static fv_status check_number(fv_context *ctx, const char *what, int64_t value, int64_t low, int64_t high)
-{
-    if (value >= low && value <= high)
-        return FV_OK;
-    return fv_fail(ctx, FV_ERR_USAGE, "attention: %s is %lld; expected %lld to %lld", what, (long long)value,
-                   (long long)low, (long long)high);
-}
-
-static fv_status check_sizes(fv_context *ctx, const fv_attention_options *o)
-{
-    const struct {
-        const char *what;
-        int64_t value, low, high;
-    } sizes[] = {
-        {"heads", (int64_t)o->heads, 1, MAX_HEADS},
-        {"kv_heads", (int64_t)o->kv_heads, 1, MAX_HEADS},
-        {"dim", (int64_t)o->dim, 1, MAX_WIDTH},
-        {"value_dim", (int64_t)o->value_dim, 1, MAX_WIDTH},
-        {"features", (int64_t)o->features, 0, MAX_FEATURES},
-        {"chunk", (int64_t)o->chunk, 0, INT64_MAX},
-        {"projection", (int64_t)o->projection, 0, FV_PROJECTION_SIMPLEX},
-        {"row_norms", (int64_t)o->row_norms, 0, FV_ROW_NORMS_SQRT_D},
-        {"denominator", (int64_t)o->denominator, 0, FV_DENOMINATOR_SIGN},
-        {"position_bias", (int64_t)o->position_bias, 0, FV_POSITION_BIAS_KERNEL},
-        {"position_skip", (int64_t)o->position_skip, 0, MAX_TOKENS},
-        {"window", (int64_t)o->window, -1, MAX_TOKENS},
-        {"stride", (int64_t)o->stride, 0, MAX_TOKENS},
-        {"block", (int64_t)o->block, 0, MAX_TOKENS},
-        {"globals", (int64_t)o->globals, -1, MAX_TOKENS},
-        {"random_blocks", (int64_t)o->random_blocks, -1, MAX_FEATURES},
-        {"buckets", (int64_t)o->buckets, 0, MAX_FEATURES},
-        {"rounds", (int64_t)o->rounds, 0, 1024},
-        {"projected", (int64_t)o->projected, 0, MAX_FEATURES},
-        {"max_tokens", (int64_t)o->max_tokens, 0, MAX_TOKENS},
-        {"rmf_law", (int64_t)o->rmf_law, 0, FV_RMF_OPTIMAL},
-        {"rmf_max_degree", (int64_t)o->rmf_max_degree, 0, 64},
-        {"rmf_rows", (int64_t)o->rmf_rows, 0, MAX_FEATURES * (int64_t)64},
-        {"features_trig", (int64_t)o->features_trig, 0, MAX_FEATURES},
-        {"angle_rows", (int64_t)o->angle_rows, 0, 1024},
-    };
-    for (int i = 0; i < FV_COUNT(sizes); i++)
-        TRY(check_number(ctx, sizes[i].what, sizes[i].value, sizes[i].low, sizes[i].high));
-    if (o->heads % o->kv_heads != 0)
-        return fv_fail(ctx, FV_ERR_USAGE, "attention: %lld key/value heads do not divide %lld query heads",
-                       (long long)o->kv_heads, (long long)o->heads);
-    return FV_OK;
-}
-
-static fv_status check_numbers(fv_context *ctx, const fv_attention_options *o)
-{
-    if (!(o->scale > 0) || !(o->scale <= 1e12))
-        return fv_fail(ctx, FV_ERR_USAGE, "attention: scale is %g; expected a positive number", o->scale);
-    if (isnan(o->epsilon) || o->epsilon > 1e12)
-        return fv_fail(ctx, FV_ERR_USAGE, "attention: epsilon is %g; expected 0 or a small positive number",
-                       o->epsilon);
-    if (isnan(o->psi) || o->psi > 1e12)
-        return fv_fail(ctx, FV_ERR_USAGE, "attention: psi is %g; expected 0 or more", o->psi);
-    if (!(o->tau >= 0) || !(o->tau <= 1e12))
-        return fv_fail(ctx, FV_ERR_USAGE, "attention: tau is %g; expected a positive number", o->tau);
-    if (!(o->rmf_parameter >= 0) || !(o->rmf_parameter <= 1e6))
-        return fv_fail(ctx, FV_ERR_USAGE,
-                       "attention: the parameter of the degree law is %g; expected more than 0",
-                       o->rmf_parameter);
-    if (!(o->rotary_base >= 0) || !(o->rotary_base <= 1e30))
-        return fv_fail(ctx, FV_ERR_USAGE, "attention: rotary_base is %g; expected a positive number",
-                       o->rotary_base);
-    if (!(o->denominator_value >= 0) || !(o->denominator_value <= 1e30))
-        return fv_fail(ctx, FV_ERR_USAGE, "attention: the denominator's constant is %g; expected 0 or more",
-                       o->denominator_value);
-    return FV_OK;
-}
-
-/* Modifiers that the kind cannot take, and those that go together wrongly. */
-static fv_status check_modifiers(const fv_attention *op)
-{
-    const fv_attention_options *o = &op->options;
-    const fv_attention_kind *kind = &op->mechanism->kind;
-    const char *decaying = o->gate ? "gate" : "decay";
-    if ((o->gate || o->decay) && !kind->kernelized)
-        return fv_fail(op->ctx, FV_ERR_USAGE,
-                       "attention %s: %s needs a kernelized kind: there is no running state that could decay",
-                       o->kind, decaying);
-    if ((o->gate || o->decay) && !o->causal)
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: %s needs causal: it weighs the past of a token",
-                       o->kind, decaying);
-    if (o->trainable_projection && (op->mechanism->map == NULL || o->projection == FV_PROJECTION_NONE))
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: there is no projection to train", o->kind);
-    if (o->position_bias == FV_POSITION_BIAS_KERNEL && !op->mechanism->position_kernel)
-        return fv_fail(
-            op->ctx, FV_ERR_USAGE,
-            "attention %s: position bias kernel is for exact and kernelized kinds; fastrpb goes with all",
-            o->kind);
-    if (o->position_bias == FV_POSITION_BIAS_KERNEL && (o->gate || o->decay))
-        return fv_fail(
-            op->ctx, FV_ERR_USAGE,
-            "attention %s: position bias kernel and %s both weigh keys by their distance; choose one",
-            o->kind, decaying);
-    if (o->position_bias != FV_POSITION_BIAS_NONE)
-        TRY(check_number(op->ctx, "position_span", o->position_span, 1, MAX_TOKENS));
-    if (o->rotary && o->dim % 2 != 0)
-        return fv_fail(op->ctx, FV_ERR_USAGE,
-                       "attention %s: rotary positions turn pairs of channels; the head size %lld is odd",
-                       o->kind, (long long)o->dim);
-    return FV_OK;
-}
-
-static fv_status resolve(fv_attention *op, const fv_attention_options *options)
-{
-    fv_context *ctx = op->ctx;
-    fv_attention_options *o = &op->options;
-    *o = *options;
-    if (o->kind == NULL)
-        return fv_fail(ctx, FV_ERR_USAGE, "attention: no kind was given");
-    op->mechanism = fv_mechanism_find(o->kind);
-    if (op->mechanism == NULL)
-        return unknown_kind(ctx, o->kind);
-    const fv_attention_kind *kind = &op->mechanism->kind;
-    o->kind = kind->name;
-    o->kv_heads = o->kv_heads != 0 ? o->kv_heads : o->heads;
-    o->value_dim = o->value_dim != 0 ? o->value_dim : o->dim;
-    TRY(check_sizes(ctx, o));
-    if (o->scale == 0)
-        o->scale =
-            op->mechanism->map != NULL && op->mechanism->map->unit_scale ? 1.0 : 1.0 / sqrt((double)o->dim);
-    TRY(check_numbers(ctx, o));
-    if (o->causal && !kind->can_be_causal)
-        return fv_fail(ctx, FV_ERR_USAGE, "attention %s cannot be causal: %s", o->kind, kind->why_not_causal);
-    TRY(fv_options_check(op));
-    if (op->mechanism->check != NULL)
-        TRY(op->mechanism->check(op));
-    return check_modifiers(op);
-}
-
-fv_status fv_attention_create(fv_attention **out, fv_context *ctx, const fv_attention_options *options)
-{
-    *out = NULL;
-    if (options->size != sizeof *options)
-        return fv_fail(ctx, FV_ERR_USAGE, "attention: options were not made by fv_attention_options_init");
-    fv_attention *op = fv_alloc_zero(ctx, 1, sizeof *op);
-    if (op == NULL)
-        return FV_ERR_RESOURCE;
-    op->ctx = ctx;
-    fv_status status = resolve(op, options);
-    if (status != FV_OK) {
-        fv_free(ctx, op);
-        return status;
-    }
-    *out = op;
-    return FV_OK;
-}
-
-void fv_attention_destroy(fv_attention *op)
-{
-    if (op != NULL)
-        fv_free(op->ctx, op);
-}
 
 /* Why the operator has no step and no state; NULL: it has. */
 static const char *why_no_stream(const fv_attention *op)
@@ -229,7 +51,7 @@ static fv_status check_offsets(fv_context *ctx, const char *name, const int64_t 
         return fv_fail(ctx, FV_ERR_USAGE, "attention: %s[0] is %lld; expected 0", name,
                        (long long)offsets[0]);
     for (int64_t s = 0; s < sequences; s++)
-        if (offsets[s + 1] < offsets[s] || offsets[s + 1] > MAX_TOKENS)
+        if (offsets[s + 1] < offsets[s] || offsets[s + 1] > FV_MAX_TOKENS)
             return fv_fail(ctx, FV_ERR_USAGE,
                            "attention: %s[%lld] is %lld after %lld; offsets never decrease", name,
                            (long long)s + 1, (long long)offsets[s + 1], (long long)offsets[s]);
@@ -239,7 +61,7 @@ static fv_status check_offsets(fv_context *ctx, const char *name, const int64_t 
 static fv_status check_layout(const fv_attention *op, const fv_layout *layout)
 {
     fv_context *ctx = op->ctx;
-    if (layout->sequences < 0 || layout->sequences > MAX_TOKENS || layout->offsets_q == NULL)
+    if (layout->sequences < 0 || layout->sequences > FV_MAX_TOKENS || layout->offsets_q == NULL)
         return fv_fail(ctx, FV_ERR_USAGE, "attention: the layout has %lld sequences or no offsets_q",
                        (long long)layout->sequences);
     TRY(check_offsets(ctx, "offsets_q", layout->offsets_q, layout->sequences));
@@ -284,7 +106,7 @@ static fv_status check_tensor(const fv_attention *op, const char *name, const vo
 {
     if (data == NULL && tokens > 0)
         return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: %s is missing", op->options.kind, name);
-    if (stride != 0 && (stride < row || stride > MAX_TOKENS))
+    if (stride != 0 && (stride < row || stride > FV_MAX_TOKENS))
         return fv_fail(op->ctx, FV_ERR_USAGE,
                        "attention %s: the stride of %s is %lld; expected 0 or at least %lld",
                        op->options.kind, name, (long long)stride, (long long)row);
@@ -411,7 +233,7 @@ fv_status fv_attention_backward(const fv_attention *op, const fv_layout *layout,
 fv_status fv_attention_state_bytes(const fv_attention *op, int64_t capacity, size_t *bytes)
 {
     TRY(check_stream(op));
-    TRY(check_number(op->ctx, "capacity", capacity, 0, MAX_TOKENS));
+    TRY(fv_check_number(op->ctx, "capacity", capacity, 0, FV_MAX_TOKENS));
     *bytes = op->mechanism->state_bytes(op, capacity);
     return FV_OK;
 }
@@ -419,7 +241,7 @@ fv_status fv_attention_state_bytes(const fv_attention *op, int64_t capacity, siz
 fv_status fv_attention_state_init(const fv_attention *op, int64_t capacity, void *state)
 {
     TRY(check_stream(op));
-    TRY(check_number(op->ctx, "capacity", capacity, 0, MAX_TOKENS));
+    TRY(fv_check_number(op->ctx, "capacity", capacity, 0, FV_MAX_TOKENS));
     op->mechanism->state_init(op, capacity, state);
     return FV_OK;
 }
@@ -435,8 +257,8 @@ fv_status fv_attention_state_set_tokens(const fv_attention *op, void *state, int
 {
     fv_state_view view;
     TRY(fv_attention_state_view(op, state, &view));
-    TRY(check_number(op->ctx, "tokens of a state", tokens, 0,
-                     view.keys != NULL ? view.capacity : MAX_TOKENS));
+    TRY(fv_check_number(op->ctx, "tokens of a state", tokens, 0,
+                        view.keys != NULL ? view.capacity : FV_MAX_TOKENS));
     memcpy(state, &tokens, sizeof tokens); /* every state begins with its count */
     return FV_OK;
 }
@@ -465,7 +287,7 @@ fv_status fv_attention_step(const fv_attention *op, int64_t streams, const fv_at
 {
     const fv_attention_options *o = &op->options;
     TRY(check_stream(op));
-    TRY(check_number(op->ctx, "streams", streams, 0, MAX_TOKENS));
+    TRY(fv_check_number(op->ctx, "streams", streams, 0, FV_MAX_TOKENS));
     TRY(check_inputs(op, streams, streams, io));
     TRY(check_tensor(op, "v", io->v, streams, o->kv_heads * o->value_dim, io->v_stride));
     TRY(check_tensor(op, "y", io->y, streams, o->heads * o->value_dim, io->y_stride));
@@ -527,8 +349,8 @@ fv_status fv_attention_top(const fv_attention *op, const fv_layout *layout, cons
                            int64_t head, int64_t row, int64_t top, int64_t *tokens, float *weights,
                            int64_t *found, float *work, void *scratch)
 {
-    TRY(check_number(op->ctx, "head", head, 0, op->options.heads - 1));
-    TRY(check_number(op->ctx, "top", top, 0, MAX_TOKENS));
+    TRY(fv_check_number(op->ctx, "head", head, 0, op->options.heads - 1));
+    TRY(fv_check_number(op->ctx, "top", top, 0, FV_MAX_TOKENS));
     TRY(check_rows(op, layout, io, &row, 1));
     int64_t keys = key_tokens(layout);
     TRY(fv_operator_rows(op, layout, io, &row, 1, head, work, scratch));

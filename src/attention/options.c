@@ -245,5 +245,12 @@ fv_status fv_options_check(const fv_attention *op)
                        "attention %s: position_skip goes with position bias fastrpb or fastrpb-2d", o->kind);
     if (o->rotary_base != 0 && !o->rotary)
         return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: rotary_base goes with rotary", o->kind);
+    if (o->epsilon >= 0 && !op->mechanism->kind.generalized)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: epsilon is for the generalized maps only",
+                       o->kind);
+    bool guarded = o->denominator != FV_DENOMINATOR_DEFAULT && o->denominator != FV_DENOMINATOR_NONE;
+    if (guarded && op->mechanism->unnormalised)
+        return fv_fail(op->ctx, FV_ERR_USAGE,
+                       "attention %s: its normaliser takes no guard; use denominator none", o->kind);
     return FV_OK;
 }

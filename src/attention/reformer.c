@@ -23,15 +23,13 @@
  * zero vector has key 0, bucket 0, and no gradient as a key. NaN hashes to bucket 0.
  */
 #include "attention/reformer.h"
-#include "attention/sparse.h"
+#include "attention/softmax.h"
 #include <math.h>
-
-#define LOG2E 1.4426950408889634
 
 enum { DEFAULT_BUCKETS = 32, DEFAULT_ROUNDS = 4, MOST_ROWS = 128, TILE = 512 };
 
 /* The score of a query that sees only itself, in base 2. */
-static const float lone_score = (float)(-1e5 * LOG2E);
+static const float lone_score = (float)(-1e5 * FV_LOG2E);
 
 static fv_status check(fv_attention *op)
 {
@@ -45,7 +43,7 @@ static fv_status check(fv_attention *op)
             op->ctx, FV_ERR_USAGE,
             "attention reformer: %lld buckets; expected an even number: half of them are negatives",
             (long long)o->buckets);
-    return fv_sparse_check(op);
+    return FV_OK;
 }
 
 fv_status fv_reformer_check_lengths(const fv_attention *op, const fv_layout *layout)
@@ -224,9 +222,6 @@ typedef struct rows_call {
     fv_attention_io io;
     fv_lsh_sums sums;
     float *inverse;
-    const int64_t *rows;
-    int64_t n, head, row_stride;
-    float *weights;
 } rows_call;
 
 /* w[j] += how often query i of a head sees key j, over all rounds. */
@@ -245,8 +240,9 @@ static void count_visits(const rows_call *c, int64_t s, int64_t h, int64_t i, fl
 }
 
 /* Row `row` of the matrix of head h into w [Tk]: a softmax of score + log2(visits). */
-static void matrix_row(const rows_call *c, int64_t h, int64_t row, float *w)
+static void matrix_row(const void *arg, int64_t h, int64_t row, float *w)
 {
+    const rows_call *c = arg;
     const fv_kernels *kr = c->op->ctx->kernels;
     const int64_t *offsets = c->layout->offsets_q;
     int64_t d = c->op->options.dim, s = fv_offsets_locate(offsets, c->layout->sequences, row);
@@ -257,7 +253,7 @@ static void matrix_row(const rows_call *c, int64_t h, int64_t row, float *w)
     count_visits(c, s, h, row - begin, w + begin);
     for (int64_t j = begin; j < begin + length; j++) {
         float visits = w[j], inverse = c->inverse[h * all + j];
-        kr->gemv('N', 1, d, fv_sparse_factor(c->op) * inverse, c->io.q + j * c->io.q_stride + h * d,
+        kr->gemv('N', 1, d, fv_softmax_factor(c->op) * inverse, c->io.q + j * c->io.q_stride + h * d,
                  c->io.q_stride, q, 0.0f, &score);
         w[j] = visits == 0 ? -INFINITY : (j == row ? lone_score : score) + log2f(visits);
     }
@@ -266,21 +262,12 @@ static void matrix_row(const rows_call *c, int64_t h, int64_t row, float *w)
     kr->scale(length, sum, w + begin, w + begin);
 }
 
-static void row_task(void *arg, int64_t index, int worker)
-{
-    const rows_call *c = arg;
-    int64_t h = c->head < 0 ? index / c->n : c->head;
-    (void)worker;
-    matrix_row(c, h, c->rows[index % c->n], c->weights + index * c->row_stride);
-}
-
 static fv_status weights(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                          const int64_t *rows, int64_t n, int64_t head, float *out, int64_t row_stride,
                          void *scratch)
 {
     TRY(fv_reformer_check_lengths(op, layout));
-    rows_call call = {.op = op, .layout = layout, .io = fv_sparse_resolve(op, io)};
-    call.rows = rows, call.n = n, call.head = head, call.row_stride = row_stride, call.weights = out;
+    rows_call call = {.op = op, .layout = layout, .io = fv_softmax_resolve(op, io)};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX); /* the first part of forward's */
     size_t bytes = fv_reformer_worker_bytes(op, layout);
     call.sums = fv_lsh_sums_push(&arena, op, layout);
@@ -288,7 +275,7 @@ static fv_status weights(const fv_attention *op, const fv_layout *layout, const 
     char *workers = fv_arena_push(&arena, op->ctx->threads, bytes);
     fv_lsh_norms(op, layout, &call.io, call.inverse);
     fv_lsh_sort(op, layout, &call.io, call.inverse, &call.sums, workers, bytes);
-    fv_parallel(op->ctx, head < 0 ? op->options.heads * n : n, row_task, &call);
+    fv_softmax_rows(op, rows, n, head, out, row_stride, matrix_row, &call);
     return FV_OK;
 }
 

@@ -2,7 +2,7 @@
  * to and those of dq of its query heads, and walks rounds, chunks and tiles in a fixed order: no sum depends on
  * threads. */
 #include "attention/reformer.h"
-#include "attention/sparse.h"
+#include "attention/softmax.h"
 
 typedef struct backward_call {
     const fv_attention *op;
@@ -131,7 +131,7 @@ static void backward_tile(const backward_call *c, const head_view *x, const fv_l
     int64_t d = c->op->options.dim, width = c->op->options.value_dim;
     float scale = (float)c->op->options.scale;
     gather_queries(c, x, w, r, n, t);
-    kr->gemm('N', 'T', n, count, d, fv_sparse_factor(c->op), t->q, d, t->k, d, 0.0f, t->p, count);
+    kr->gemm('N', 'T', n, count, d, fv_softmax_factor(c->op), t->q, d, t->k, d, 0.0f, t->p, count);
     fv_lsh_hide(c->op, w, r, n, t0, count, t->runs, t->p);
     kr->softmax_probs(n, count, t->p, count, NULL, t->top);
     kr->scale_rows(n, count, t->weight, t->p, count, 0, t->p, count);
@@ -214,7 +214,7 @@ fv_status fv_reformer_backward(const fv_attention *op, const fv_layout *layout, 
                                const fv_attention_grad *grad, const void *saved, void *scratch)
 {
     TRY(fv_reformer_check_lengths(op, layout));
-    backward_call call = {.op = op, .layout = layout, .io = fv_sparse_resolve(op, io), .grad = grad};
+    backward_call call = {.op = op, .layout = layout, .io = fv_softmax_resolve(op, io), .grad = grad};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
     fv_arena kept = fv_arena_over((void *)(uintptr_t)saved, SIZE_MAX); /* only read */
     call.sums = fv_lsh_sums_push(&kept, op, layout);

@@ -1,7 +1,7 @@
 /* reformer_forward.c: LSH attention forward: round by round, one task a (sequence, head, few chunks). Sums of the
  * rounds before wait in y (not normalised), top and sum. */
 #include "attention/reformer.h"
-#include "attention/sparse.h"
+#include "attention/softmax.h"
 #include <math.h>
 
 typedef struct forward_call {
@@ -162,7 +162,7 @@ static void attend(const forward_call *c, const head_view *x, const fv_lsh_windo
     for (int64_t t0 = 0; t0 < keys; t0 += c->tiles.keys) {
         int64_t count = FV_MIN(c->tiles.keys, keys - t0);
         bool finite = gather(c, x, w, t0, count, t);
-        kr->gemm('N', 'T', n, count, d, fv_sparse_factor(c->op), t->q, d, t->k, d, 0.0f, t->s, count);
+        kr->gemm('N', 'T', n, count, d, fv_softmax_factor(c->op), t->q, d, t->k, d, 0.0f, t->s, count);
         fv_lsh_hide(c->op, w, r, n, t0, count, t->runs, t->s);
         kr->softmax_tile(n, count, t->s, count, NULL, t->top, t->sum, t->factor);
         kr->scale_rows(n, dv, t->factor, t->o, dv, 0, t->o, dv);
@@ -226,7 +226,7 @@ fv_status fv_reformer_forward(const fv_attention *op, const fv_layout *layout, c
                               void *saved, void *scratch)
 {
     TRY(fv_reformer_check_lengths(op, layout));
-    forward_call call = {.op = op, .layout = layout, .io = fv_sparse_resolve(op, io)};
+    forward_call call = {.op = op, .layout = layout, .io = fv_softmax_resolve(op, io)};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX), kept = fv_arena_over(saved, SIZE_MAX);
     if (saved != NULL)
         call.sums = fv_lsh_sums_push(&kept, op, layout);

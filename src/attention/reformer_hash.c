@@ -5,7 +5,7 @@
  * the matrix. Products are taken in float; where the two largest are closer than their rounding could explain,
  * that row is taken again in double. */
 #include "attention/reformer.h"
-#include "attention/sparse.h"
+#include "attention/softmax.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>

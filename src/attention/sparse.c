@@ -24,24 +24,9 @@
 #include "attention/sparse.h"
 #include <math.h>
 
-#define LOG2E 1.4426950408889634
-
 enum { MOST_ROWS = 128, LEAST_ROWS = 32, TILE = 512 };
 
 /* ---- options --------------------------------------------------------------------------------------- */
-
-fv_status fv_sparse_check(fv_attention *op)
-{
-    fv_denominator guard = op->options.denominator;
-    if (op->options.epsilon >= 0)
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: epsilon is for the generalized maps only",
-                       op->options.kind);
-    if (guard != FV_DENOMINATOR_DEFAULT && guard != FV_DENOMINATOR_NONE)
-        return fv_fail(op->ctx, FV_ERR_USAGE,
-                       "attention %s: its normaliser takes no guard; use denominator none", op->options.kind);
-    op->options.denominator = FV_DENOMINATOR_NONE;
-    return FV_OK;
-}
 
 fv_status fv_sparse_option(const fv_attention *op, const char *name, int64_t value, int64_t low, int64_t high)
 {
@@ -174,17 +159,6 @@ void fv_sparse_hide(const fv_attention *op, int64_t rows, int64_t count, const f
 
 /* ---- calls ------------------------------------------------------------------------------------------- */
 
-fv_attention_io fv_sparse_resolve(const fv_attention *op, const fv_attention_io *io)
-{
-    const fv_attention_options *o = &op->options;
-    fv_attention_io r = *io;
-    r.q_stride = io->q_stride != 0 ? io->q_stride : o->heads * o->dim;
-    r.k_stride = io->k_stride != 0 ? io->k_stride : o->kv_heads * o->dim;
-    r.v_stride = io->v_stride != 0 ? io->v_stride : o->kv_heads * o->value_dim;
-    r.y_stride = io->y_stride != 0 ? io->y_stride : o->heads * o->value_dim;
-    return r;
-}
-
 fv_sparse_place fv_sparse_place_of(const fv_attention *op, const fv_layout *layout, int64_t s, int64_t h)
 {
     const int64_t *offsets_k = fv_layout_keys(layout);
@@ -194,11 +168,6 @@ fv_sparse_place fv_sparse_place_of(const fv_attention *op, const fv_layout *layo
         .queries = layout->offsets_q[s + 1] - layout->offsets_q[s],
         .keys = offsets_k[s + 1] - offsets_k[s],
     };
-}
-
-float fv_sparse_factor(const fv_attention *op)
-{
-    return (float)(op->options.scale * LOG2E);
 }
 
 void fv_sparse_measure(const fv_attention *op, const fv_layout *layout, fv_memory *need)
@@ -250,9 +219,6 @@ typedef struct rows_call {
     const fv_attention *op;
     const fv_layout *layout;
     fv_attention_io io;
-    const int64_t *rows;
-    int64_t n, head, row_stride;
-    float *weights;
 } rows_call;
 
 /* Scores of query q against the keys t .. end-1 of a set, all visible, to their positions in w. */
@@ -264,7 +230,7 @@ static void scores(const rows_call *c, const fv_sparse_set *set, int64_t t, int6
     while (t < end) {
         int64_t n = fv_sparse_stretch(set, t, end - t, &at, &step);
         n = step > 1 ? 1 : n;
-        kr->gemv('N', n, d, fv_sparse_factor(c->op), k + at * c->io.k_stride, c->io.k_stride, q, 0.0f,
+        kr->gemv('N', n, d, fv_softmax_factor(c->op), k + at * c->io.k_stride, c->io.k_stride, q, 0.0f,
                  w + at);
         t += n;
     }
@@ -284,8 +250,9 @@ static bool group_of(const fv_sparse_place *place, int phase, int64_t i, fv_spar
 }
 
 /* Row `row` of the matrix of head h into w [Tk]. */
-static void matrix_row(const rows_call *c, int64_t h, int64_t row, float *w)
+static void matrix_row(const void *arg, int64_t h, int64_t row, float *w)
 {
+    const rows_call *c = arg;
     const fv_attention_options *o = &c->op->options;
     const fv_kernels *kr = c->op->ctx->kernels;
     const int64_t *offsets_q = c->layout->offsets_q, *offsets_k = fv_layout_keys(c->layout);
@@ -320,20 +287,12 @@ static void matrix_row(const rows_call *c, int64_t h, int64_t row, float *w)
     kr->scale(place.keys, sum, w, w);
 }
 
-static void row_task(void *arg, int64_t index, int worker)
-{
-    const rows_call *c = arg;
-    int64_t h = c->head < 0 ? index / c->n : c->head;
-    (void)worker;
-    matrix_row(c, h, c->rows[index % c->n], c->weights + index * c->row_stride);
-}
-
 fv_status fv_sparse_weights(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                             const int64_t *rows, int64_t n, int64_t head, float *weights, int64_t row_stride,
                             void *scratch)
 {
-    rows_call call = {op, layout, fv_sparse_resolve(op, io), rows, n, head, row_stride, weights};
+    rows_call call = {op, layout, fv_softmax_resolve(op, io)};
     (void)scratch;
-    fv_parallel(op->ctx, head < 0 ? op->options.heads * n : n, row_task, &call);
+    fv_softmax_rows(op, rows, n, head, weights, row_stride, matrix_row, &call);
     return FV_OK;
 }

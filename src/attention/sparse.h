@@ -7,7 +7,7 @@
 #ifndef FV_SPARSE_H
 #define FV_SPARSE_H
 
-#include "attention/mechanism.h"
+#include "attention/softmax.h"
 
 /* The sequence and the head that a pattern is asked about. */
 typedef struct fv_sparse_place {
@@ -70,8 +70,6 @@ fv_sparse_sight fv_sparse_inside(const fv_sparse_place *place, int64_t i, int64_
 fv_sparse_sight fv_sparse_outside(const fv_sparse_place *place, int64_t i, int64_t begin, int64_t end,
                                   int64_t low, int64_t high);
 
-/* What every pattern's row checks: refuses epsilon, guards and odd features of other kinds. */
-fv_status fv_sparse_check(fv_attention *op);
 fv_status fv_sparse_option(const fv_attention *op, const char *name, int64_t value, int64_t low,
                            int64_t high);
 
@@ -105,10 +103,7 @@ void fv_sparse_hide(const fv_attention *op, int64_t rows, int64_t count, const f
 int64_t fv_sparse_stretch(const fv_sparse_set *set, int64_t t, int64_t count, int64_t *position,
                           int64_t *step);
 
-/* Tensors with their strides resolved, and the tasks of a phase: first[s] is the first of sequence s. */
-fv_attention_io fv_sparse_resolve(const fv_attention *op, const fv_attention_io *io);
 fv_sparse_place fv_sparse_place_of(const fv_attention *op, const fv_layout *layout, int64_t s, int64_t h);
-float fv_sparse_factor(const fv_attention *op); /* scale log2(e) */
 
 /* ---- functions of a row ---------------------------------------------------------------------------- */
 

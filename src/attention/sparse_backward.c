@@ -58,37 +58,17 @@ size_t fv_sparse_backward_bytes(const fv_attention *op, const fv_layout *layout)
     return arena.used;
 }
 
-/* One head of one sequence, pointers at its first token. */
+/* One head of one sequence. */
 typedef struct head_view {
+    fv_softmax_head at;
     fv_sparse_place place;
-    const float *q, *k, *v, *dy, *lse, *delta;
-    float *dq, *dk, *dv;
 } head_view;
-
-static float *shift(float *x, int64_t floats)
-{
-    return x != NULL ? x + floats : NULL;
-}
 
 static head_view view_head(const backward_call *c, int64_t s, int64_t h)
 {
-    const fv_attention_options *o = &c->op->options;
-    const int64_t *offsets_q = c->layout->offsets_q, *offsets_k = fv_layout_keys(c->layout);
-    int64_t g = h * o->kv_heads / o->heads, all = offsets_q[c->layout->sequences];
-    int64_t q_at = offsets_q[s] * c->io.q_stride + h * o->dim;
-    int64_t k_at = offsets_k[s] * c->io.k_stride + g * o->dim;
-    int64_t v_at = offsets_k[s] * c->io.v_stride + g * o->value_dim;
     return (head_view){
+        .at = fv_softmax_head_of(c->op, c->layout, &c->io, c->grad, c->lse, c->delta, s, h),
         .place = fv_sparse_place_of(c->op, c->layout, s, h),
-        .q = c->io.q + q_at,
-        .k = c->io.k + k_at,
-        .v = c->io.v + v_at,
-        .dy = c->grad->dy + offsets_q[s] * c->io.y_stride + h * o->value_dim,
-        .lse = c->lse + h * all + offsets_q[s],
-        .delta = c->delta + h * all + offsets_q[s],
-        .dq = shift(c->grad->dq, q_at),
-        .dk = shift(c->grad->dk, k_at),
-        .dv = shift(c->grad->dv, v_at),
     };
 }
 
@@ -122,31 +102,31 @@ static void backward_tile(const backward_call *c, const head_view *x, const fv_s
     const fv_attention_io *io = &c->io;
     int64_t n = set->rows, d = c->op->options.dim, width = c->op->options.value_dim;
     int64_t ldq = io->q_stride * group->step, ldy = io->y_stride * group->step;
-    const float *q = x->q + group->first * io->q_stride, *dy = x->dy + group->first * io->y_stride;
+    const float *q = x->at.q + group->first * io->q_stride, *dy = x->at.dy + group->first * io->y_stride;
     float scale = (float)c->op->options.scale;
 
     if (!fv_sparse_look(&x->place, group, set, first, count, t->columns))
         return;
-    gather(c, set, first, count, d, x->k, io->k_stride, t->k);
-    kr->gemm('N', 'T', n, count, d, fv_sparse_factor(c->op), q, ldq, t->k, d, 0.0f, t->p, count);
+    gather(c, set, first, count, d, x->at.k, io->k_stride, t->k);
+    kr->gemm('N', 'T', n, count, d, fv_softmax_factor(c->op), q, ldq, t->k, d, 0.0f, t->p, count);
     fv_sparse_hide(c->op, n, count, t->columns, t->p);
     kr->softmax_probs(n, count, t->p, count, NULL, t->lse);
-    if (x->dv != NULL) { /* dv_j += sum_i P_ij dy_i */
+    if (x->at.dv != NULL) { /* dv_j += sum_i P_ij dy_i */
         kr->gemm('T', 'N', count, width, n, 1.0f, t->p, count, dy, ldy, 0.0f, t->dv, width);
-        scatter(c, set, first, count, width, t->dv, x->dv, io->v_stride);
+        scatter(c, set, first, count, width, t->dv, x->at.dv, io->v_stride);
     }
-    if (x->dq == NULL && x->dk == NULL)
+    if (x->at.dq == NULL && x->at.dk == NULL)
         return;
     /* dS_ij = P_ij (dy_i.v_j - D_i) */
-    gather(c, set, first, count, width, x->v, io->v_stride, t->v);
+    gather(c, set, first, count, width, x->at.v, io->v_stride, t->v);
     kr->gemm('N', 'T', n, count, width, 1.0f, dy, ldy, t->v, width, 0.0f, t->ds, count);
     kr->softmax_back(n, count, t->p, count, t->ds, count, t->delta, t->ds, count);
-    if (x->dq != NULL) /* dq_i += scale sum_j dS_ij k_j */
+    if (x->at.dq != NULL) /* dq_i += scale sum_j dS_ij k_j */
         kr->gemm('N', 'N', n, d, count, scale, t->ds, count, t->k, d, 1.0f,
-                 x->dq + group->first * io->q_stride, ldq);
-    if (x->dk != NULL) { /* dk_j += scale sum_i dS_ij q_i */
+                 x->at.dq + group->first * io->q_stride, ldq);
+    if (x->at.dk != NULL) { /* dk_j += scale sum_i dS_ij q_i */
         kr->gemm('T', 'N', count, d, n, scale, t->ds, count, q, ldq, 0.0f, t->dk, d);
-        scatter(c, set, first, count, d, t->dk, x->dk, io->k_stride);
+        scatter(c, set, first, count, d, t->dk, x->at.dk, io->k_stride);
     }
 }
 
@@ -156,8 +136,8 @@ static void backward_group(const backward_call *c, const head_view *x, const fv_
     const fv_kernels *kr = c->op->ctx->kernels;
     int64_t tile = fv_sparse_tile(c->op);
     fv_sparse_set set;
-    kr->copy_rows(group->n, 1, x->lse + group->first, group->step, t->lse, 1);
-    kr->copy_rows(group->n, 1, x->delta + group->first, group->step, t->delta, 1);
+    kr->copy_rows(group->n, 1, x->at.lse + group->first, group->step, t->lse, 1);
+    kr->copy_rows(group->n, 1, x->at.delta + group->first, group->step, t->delta, 1);
     for (int n = 0; c->op->mechanism->pattern->set(&x->place, group, n, &set); n++)
         for (int64_t first = 0; first < set.count; first += tile)
             backward_tile(c, x, group, &set, first, FV_MIN(tile, set.count - first), t);
@@ -198,7 +178,7 @@ fv_status fv_sparse_backward(const fv_attention *op, const fv_layout *layout, co
                              const fv_attention_grad *grad, const void *saved, void *scratch)
 {
     backward_call call = {
-        .op = op, .layout = layout, .io = fv_sparse_resolve(op, io), .grad = grad, .lse = saved};
+        .op = op, .layout = layout, .io = fv_softmax_resolve(op, io), .grad = grad, .lse = saved};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
     lay_out(&arena, &call);
     fv_parallel(op->ctx, op->options.heads, delta_task, &call);

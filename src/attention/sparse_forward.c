@@ -140,7 +140,7 @@ static void attend_tile(const forward_call *c, const group_view *x, const fv_spa
 {
     const fv_kernels *kr = c->op->ctx->kernels;
     int64_t n = set->rows, d = c->op->options.dim, dv = c->op->options.value_dim;
-    float factor = fv_sparse_factor(c->op);
+    float factor = fv_softmax_factor(c->op);
     if (!fv_sparse_look(&x->place, &x->group, set, first, count, t->columns))
         return;
     bool finite = gather(c, x, set, first, count, t);
@@ -212,7 +212,7 @@ static void number_tasks(forward_call *c)
 fv_status fv_sparse_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                             void *saved, void *scratch)
 {
-    forward_call call = {.op = op, .layout = layout, .io = fv_sparse_resolve(op, io), .lse = saved};
+    forward_call call = {.op = op, .layout = layout, .io = fv_softmax_resolve(op, io), .lse = saved};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
     lay_out(&arena, &call, saved != NULL);
     for (; call.phase < op->mechanism->pattern->phases; call.phase++) {

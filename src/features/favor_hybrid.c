@@ -33,8 +33,9 @@ static sizes sizes_of(const fv_map_params *p)
     return (sizes){p->m, o->features_trig, o->angle_rows, p->m + 2 * o->features_trig};
 }
 
-static fv_status check(fv_context *ctx, fv_attention_options *o)
+static fv_status check(const fv_feature_map *map, fv_context *ctx, fv_attention_options *o)
 {
+    (void)map;
     if (o->features_trig == 0)
         o->features_trig = o->features;
     if (o->angle_rows == 0)

@@ -61,7 +61,13 @@ static void prepare(const fv_map_params *p, float *prepared)
         to.squares[f] = (float)p->kernels->sum_squares(p->d, p->w + f * p->d);
 }
 
-static moments carve(const fv_map_params *p, bool sharp, fv_arena *arena)
+/* favor#, the map that takes a diagonal. */
+static bool sharp(const fv_map_params *p)
+{
+    return p->map->inputs != 0;
+}
+
+static moments carve(const fv_map_params *p, fv_arena *arena)
 {
     moments s = {.tile = FV_PUSH(arena, float, p->d)};
     s.sum = FV_PUSH(arena, double, 2 * p->d);
@@ -69,23 +75,23 @@ static moments carve(const fv_map_params *p, bool sharp, fv_arena *arena)
     s.constants = FV_PUSH(arena, float, 2);
     s.offset = FV_PUSH(arena, float, p->m);
     for (int side = 0; side < 2; side++) {
-        s.psi[side] = FV_PUSH(arena, float, sharp ? p->d : 0);
-        s.side[side] = FV_PUSH(arena, float, sharp ? p->d * p->m : 0);
+        s.psi[side] = FV_PUSH(arena, float, sharp(p) ? p->d : 0);
+        s.side[side] = FV_PUSH(arena, float, sharp(p) ? p->d * p->m : 0);
     }
     return s;
 }
 
-static int64_t statistics_floats(const fv_map_params *p, bool sharp)
+static int64_t statistics_floats(const fv_map_params *p)
 {
     fv_arena arena = fv_arena_measure();
-    (void)carve(p, sharp, &arena);
+    (void)carve(p, &arena);
     return (int64_t)(arena.used / sizeof(float));
 }
 
-static moments moments_of(const fv_map_params *p, bool sharp, const float *statistics)
+static moments moments_of(const fv_map_params *p, const float *statistics)
 {
     fv_arena arena = fv_arena_over((void *)(uintptr_t)statistics, SIZE_MAX);
-    return carve(p, sharp, &arena);
+    return carve(p, &arena);
 }
 
 /* ---- statistics ------------------------------------------------------------------------------------- */
@@ -130,11 +136,11 @@ static void measure_diagonal(const fv_map_params *p, const moments *s)
 }
 
 /* The mean of |x + y|^2 over all pairs, with x and y as the features see them. */
-static double measure_psi(const fv_map_params *p, bool sharp, const moments *s)
+static double measure_psi(const fv_map_params *p, const moments *s)
 {
     double psi = 0;
     for (int64_t c = 0; c < p->d; c++) {
-        double a = sharp ? (double)s->psi[0][c] : 1, b = sharp ? (double)s->psi[1][c] : 1;
+        double a = sharp(p) ? (double)s->psi[0][c] : 1, b = sharp(p) ? (double)s->psi[1][c] : 1;
         psi += a * a * s->square[c] + b * b * s->square[p->d + c] + 2 * a * b * s->sum[c] * s->sum[p->d + c];
     }
     return psi * (double)p->scale;
@@ -147,28 +153,28 @@ static double best_a(double psi, double d)
     return -(t + (t * t + 6 * t) / (1 + root)) / 16;
 }
 
-static void measure(const fv_map_params *p, bool sharp, int64_t nq, const float *q, int64_t ldq, int64_t nk,
+static void measure(const fv_map_params *p, int64_t nq, const float *q, int64_t ldq, int64_t nk,
                     const float *k, int64_t ldk, float *statistics)
 {
-    moments s = moments_of(p, sharp, statistics);
+    moments s = moments_of(p, statistics);
     rows_part from = rows_of(p, (float *)(uintptr_t)p->prepared); /* only read */
     double psi = p->options->psi;
-    bool measured = psi < 0 || (sharp && p->input[FV_INPUT_PSI_DIAGONAL] == NULL);
+    bool measured = psi < 0 || (sharp(p) && p->input[FV_INPUT_PSI_DIAGONAL] == NULL);
     if (measured) {
         channel_means(p, nq, q, ldq, s.tile, s.sum, s.square);
         channel_means(p, nk, k, ldk, s.tile, s.sum + p->d, s.square + p->d);
     }
-    if (sharp)
+    if (sharp(p))
         measure_diagonal(p, &s);
     if (psi < 0)
-        psi = measure_psi(p, sharp, &s);
+        psi = measure_psi(p, &s);
     double A = best_a(psi <= PSI_MOST ? psi : PSI_MOST, (double)p->d), B2 = 1 - 4 * A;
     double all = (double)p->d / 4 * log(B2);
     s.constants[0] = (float)A;
     s.constants[1] = (float)sqrt(B2);
     for (int64_t f = 0; f < p->m; f++)
         s.offset[f] = (float)(FV_LOG2E * (A * (double)from.squares[f] + all));
-    for (int side = 0; side < 2 && sharp; side++)
+    for (int side = 0; side < 2 && sharp(p); side++)
         p->kernels->scale_rows(p->d, p->m, s.psi[side], from.projection, p->m, 0, s.side[side], p->m);
 }
 
@@ -189,15 +195,16 @@ static void weighted_squares(const fv_map_params *p, const fv_rows *rows, const 
     }
 }
 
-static void logits(const fv_map_params *p, bool sharp, const fv_rows *rows, float *u, float *bias)
+static void logits(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias)
 {
+    (void)c;
     const fv_kernels *kr = p->kernels;
-    moments s = moments_of(p, sharp, p->statistics);
+    moments s = moments_of(p, p->statistics);
     double half = -0.5 * FV_LOG2E * (double)p->scale;
     kr->gemm('N', 'N', rows->n, p->m, p->d, s.constants[1], rows->x, rows->ldx,
-             sharp ? s.side[rows->key] : p->prepared, p->m, 0.0f, u, p->m);
+             sharp(p) ? s.side[rows->key] : p->prepared, p->m, 0.0f, u, p->m);
     kr->bias_rows(rows->n, p->m, u, s.offset, u);
-    if (sharp)
+    if (sharp(p))
         weighted_squares(p, rows, s.psi[rows->key], half, bias);
     else
         fv_map_squares(p, rows, half, bias);
@@ -219,14 +226,15 @@ static void rows_gradient(const fv_map_params *p, int64_t n, const moments *s, c
 }
 
 /* With g = dL/dlog phi and x' = Psi o x: dx = Psi o (B sqrt(scale) g omega - scale (sum_f g_f) x'). */
-static void backward(const fv_map_params *p, bool sharp, const fv_rows *rows, float *g, bool add, float *dx,
+static void backward(const fv_map_params *p, const fv_rows *rows, float *g, float *gc, bool add, float *dx,
                      int64_t lddx, float *tmp)
 {
+    (void)gc;
     const fv_kernels *kr = p->kernels;
     int64_t n = rows->n, d = p->d;
     float *ones = tmp, *sums = tmp + p->m, *seen = sums + n, *back = seen + n * d;
-    moments s = moments_of(p, sharp, p->statistics);
-    const float *psi = sharp ? s.psi[rows->key] : NULL;
+    moments s = moments_of(p, p->statistics);
+    const float *psi = sharp(p) ? s.psi[rows->key] : NULL;
     float factor = s.constants[1] * sqrtf(p->scale);
     kr->fill(p->m, 1.0f, ones);
     kr->row_dots(n, p->m, -p->scale, g, p->m, ones, 0, 0.0f, sums);
@@ -246,8 +254,9 @@ static int64_t tmp_floats(const fv_map_params *p, int64_t n)
     return p->m + n + 2 * n * p->d;
 }
 
-static fv_status check(fv_context *ctx, fv_attention_options *o)
+static fv_status check(const fv_feature_map *map, fv_context *ctx, fv_attention_options *o)
 {
+    (void)map;
     if (isnan(o->psi))
         return fv_fail(ctx, FV_ERR_USAGE, "attention %s: psi is not a number", o->kind);
     if (o->causal && o->psi < 0)
@@ -259,87 +268,15 @@ static fv_status check(fv_context *ctx, fv_attention_options *o)
     return FV_OK;
 }
 
-/* ---- favor++ ------------------------------------------------------------------------------------------ */
+/* ---- the rows --------------------------------------------------------------------------------------- */
 
-static int64_t optimal_statistics_floats(const fv_map_params *p)
-{
-    return statistics_floats(p, false);
-}
+#define OPTIMAL(name_, inputs_)                                                                              \
+    {                                                                                                        \
+        .name = name_, .exponential = true, .inputs = inputs_, .takes = FV_TAKES_PSI, .check = check,        \
+        .feature_count = fv_map_count_m, .unit = fv_map_unit_m, .prepared_floats = prepared_floats,          \
+        .prepare = prepare, .statistics_floats = statistics_floats, .measure = measure, .logits = logits,    \
+        .backward = backward, .tmp_floats = tmp_floats                                                       \
+    }
 
-static void optimal_measure(const fv_map_params *p, int64_t nq, const float *q, int64_t ldq, int64_t nk,
-                            const float *k, int64_t ldk, float *statistics)
-{
-    measure(p, false, nq, q, ldq, nk, k, ldk, statistics);
-}
-
-static void optimal_logits(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias)
-{
-    (void)c;
-    logits(p, false, rows, u, bias);
-}
-
-static void optimal_backward(const fv_map_params *p, const fv_rows *rows, float *g, float *gc, bool add,
-                             float *dx, int64_t lddx, float *tmp)
-{
-    (void)gc;
-    backward(p, false, rows, g, add, dx, lddx, tmp);
-}
-
-const fv_feature_map fv_map_favor_optimal = {
-    .name = "favor++",
-    .exponential = true,
-    .takes = FV_TAKES_PSI,
-    .check = check,
-    .feature_count = fv_map_count_m,
-    .unit = fv_map_unit_m,
-    .prepared_floats = prepared_floats,
-    .prepare = prepare,
-    .statistics_floats = optimal_statistics_floats,
-    .measure = optimal_measure,
-    .logits = optimal_logits,
-    .backward = optimal_backward,
-    .tmp_floats = tmp_floats,
-};
-
-/* ---- favor# ------------------------------------------------------------------------------------------ */
-
-static int64_t sharp_statistics_floats(const fv_map_params *p)
-{
-    return statistics_floats(p, true);
-}
-
-static void sharp_measure(const fv_map_params *p, int64_t nq, const float *q, int64_t ldq, int64_t nk,
-                          const float *k, int64_t ldk, float *statistics)
-{
-    measure(p, true, nq, q, ldq, nk, k, ldk, statistics);
-}
-
-static void sharp_logits(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias)
-{
-    (void)c;
-    logits(p, true, rows, u, bias);
-}
-
-static void sharp_backward(const fv_map_params *p, const fv_rows *rows, float *g, float *gc, bool add,
-                           float *dx, int64_t lddx, float *tmp)
-{
-    (void)gc;
-    backward(p, true, rows, g, add, dx, lddx, tmp);
-}
-
-const fv_feature_map fv_map_favor_sharp = {
-    .name = "favor#",
-    .exponential = true,
-    .inputs = UINT32_C(1) << FV_INPUT_PSI_DIAGONAL,
-    .takes = FV_TAKES_PSI,
-    .check = check,
-    .feature_count = fv_map_count_m,
-    .unit = fv_map_unit_m,
-    .prepared_floats = prepared_floats,
-    .prepare = prepare,
-    .statistics_floats = sharp_statistics_floats,
-    .measure = sharp_measure,
-    .logits = sharp_logits,
-    .backward = sharp_backward,
-    .tmp_floats = tmp_floats,
-};
+const fv_feature_map fv_map_favor_optimal = OPTIMAL("favor++", 0);
+const fv_feature_map fv_map_favor_sharp = OPTIMAL("favor#", UINT32_C(1) << FV_INPUT_PSI_DIAGONAL);

@@ -75,7 +75,7 @@ struct fv_feature_map {
     uint32_t takes;              /* FV_TAKES_x */
 
     /* Checks and resolves the map's own options; may refuse (FV_ERR_USAGE). NULL: nothing to do. */
-    fv_status (*check)(fv_context *ctx, fv_attention_options *options);
+    fv_status (*check)(const fv_feature_map *map, fv_context *ctx, fv_attention_options *options);
     /* Checks the values of its inputs before anything reads them. NULL: any will do. */
     fv_status (*validate)(fv_context *ctx, const fv_attention_options *options, const float *const *input);
     /* r from m */
@@ -84,8 +84,8 @@ struct fv_feature_map {
     double (*unit)(const fv_map_params *p);
 
     /* Draws one of its FV_ROLE_DRAWN inputs other than projections, all heads; false: not one of its. */
-    bool (*draw)(const fv_attention_options *options, fv_input which, uint64_t seed, uint32_t draw,
-                 float *out);
+    bool (*draw)(const fv_feature_map *map, const fv_attention_options *options, fv_input which,
+                 uint64_t seed, uint32_t draw, float *out);
 
     /* Once per call and head: turns the inputs into the form that logits wants (e.g. omega^T times sqrt(scale)
      * log2 e). prepared_floats NULL: m*d with a projection, 0 without. prepare may be NULL with 0 floats. */

@@ -18,8 +18,9 @@
 
 #define LENGTH_EPSILON 1e-3
 
-static fv_status check(fv_context *ctx, fv_attention_options *o)
+static fv_status check(const fv_feature_map *map, fv_context *ctx, fv_attention_options *o)
 {
+    (void)map;
     (void)ctx;
     o->tau = o->tau != 0 ? o->tau : 1.0;
     return FV_OK;

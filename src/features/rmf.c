@@ -61,8 +61,9 @@ static void sort_degrees(const fv_map_params *p, prepared_view *v)
     *v->levels = (float)levels;
 }
 
-void fv_rmf_prepare(const fv_map_params *p, const fv_rmf_series *series, float *prepared)
+static void prepare(const fv_map_params *p, float *prepared)
 {
+    const fv_rmf_series *series = p->map->series;
     prepared_view v = view_of(p, prepared);
     const float *degrees = p->input[FV_INPUT_RMF_DEGREES], *sign = p->input[FV_INPUT_RMF_SIGNS];
     fv_rmf_law_table law = fv_rmf_law_of(p->options, series);
@@ -227,42 +228,18 @@ static double log_a_sqrt(int64_t n) /* 1, then (2n-3)!! / (2^n n!) */
 static const fv_rmf_series series_exp = {log_a_exp, HUGE_VAL}, series_inv = {log_a_inv, 1.0},
                            series_logi = {log_a_logi, 1.0}, series_sqrt = {log_a_sqrt, 1.0};
 
-/* trigh, sinh + cosh, is exp under another name (Macformer's tables list both). */
-#define RMF(symbol_, name_, series_)                                                                         \
-    static void prepare_##symbol_(const fv_map_params *p, float *prepared)                                   \
+/* One row a kernel; trigh, sinh + cosh, is exp under another name (Macformer's tables list both). */
+#define RMF(name_, series_)                                                                                  \
     {                                                                                                        \
-        fv_rmf_prepare(p, &(series_), prepared);                                                             \
-    }                                                                                                        \
-    static fv_status check_##symbol_(fv_context *ctx, fv_attention_options *o)                               \
-    {                                                                                                        \
-        return fv_rmf_check(ctx, o, &(series_));                                                             \
-    }                                                                                                        \
-    static bool draw_##symbol_(const fv_attention_options *o, fv_input which, uint64_t seed, uint32_t draw,  \
-                               float *out)                                                                   \
-    {                                                                                                        \
-        return fv_rmf_draw(o, &(series_), which, seed, draw, out);                                           \
-    }                                                                                                        \
-    const fv_feature_map fv_map_rmf_##symbol_ = {                                                            \
-        .name = name_,                                                                                       \
-        .unprojected = true,                                                                                 \
-        .own_rows = true,                                                                                    \
-        .can_be_negative = true,                                                                             \
+        .name = name_, .unprojected = true, .own_rows = true, .can_be_negative = true, .series = &(series_), \
         .inputs = UINT32_C(1) << FV_INPUT_RMF_DEGREES | UINT32_C(1) << FV_INPUT_RMF_SIGNS,                   \
-        .series = &(series_),                                                                                \
-        .check = check_##symbol_,                                                                            \
-        .validate = fv_rmf_validate,                                                                         \
-        .feature_count = fv_map_count_m,                                                                     \
-        .unit = fv_map_unit_m,                                                                               \
-        .draw = draw_##symbol_,                                                                              \
-        .prepared_floats = prepared_floats,                                                                  \
-        .prepare = prepare_##symbol_,                                                                        \
-        .logits = logits,                                                                                    \
-        .backward = backward,                                                                                \
-        .tmp_floats = tmp_floats,                                                                            \
+        .check = fv_rmf_check, .validate = fv_rmf_validate, .feature_count = fv_map_count_m,                 \
+        .unit = fv_map_unit_m, .draw = fv_rmf_draw, .prepared_floats = prepared_floats, .prepare = prepare,  \
+        .logits = logits, .backward = backward, .tmp_floats = tmp_floats                                     \
     }
 
-RMF(exp, "rmf-exp", series_exp);
-RMF(inv, "rmf-inv", series_inv);
-RMF(logi, "rmf-logi", series_logi);
-RMF(trigh, "rmf-trigh", series_exp);
-RMF(sqrt, "rmf-sqrt", series_sqrt);
+const fv_feature_map fv_map_rmf_exp = RMF("rmf-exp", series_exp);
+const fv_feature_map fv_map_rmf_inv = RMF("rmf-inv", series_inv);
+const fv_feature_map fv_map_rmf_logi = RMF("rmf-logi", series_logi);
+const fv_feature_map fv_map_rmf_trigh = RMF("rmf-trigh", series_exp);
+const fv_feature_map fv_map_rmf_sqrt = RMF("rmf-sqrt", series_sqrt);

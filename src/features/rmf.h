@@ -22,10 +22,9 @@ fv_rmf_law_table fv_rmf_law_of(const fv_attention_options *o, const fv_rmf_serie
 double fv_rmf_log_p(const fv_rmf_law_table *law, int64_t n); /* -inf where p_n = 0 */
 
 /* The map's hooks (feature_map.h). */
-fv_status fv_rmf_check(fv_context *ctx, fv_attention_options *o, const fv_rmf_series *series);
+fv_status fv_rmf_check(const fv_feature_map *map, fv_context *ctx, fv_attention_options *o);
 fv_status fv_rmf_validate(fv_context *ctx, const fv_attention_options *o, const float *const *input);
-bool fv_rmf_draw(const fv_attention_options *o, const fv_rmf_series *series, fv_input which, uint64_t seed,
+bool fv_rmf_draw(const fv_feature_map *map, const fv_attention_options *o, fv_input which, uint64_t seed,
                  uint32_t draw, float *out);
-void fv_rmf_prepare(const fv_map_params *p, const fv_rmf_series *series, float *prepared);
 
 #endif

@@ -74,14 +74,14 @@ static int64_t rows_for(const fv_rmf_law_table *law, int64_t D)
     return (int64_t)FV_MAX(1.0, ceil(FV_MIN(rows, most)));
 }
 
-fv_status fv_rmf_check(fv_context *ctx, fv_attention_options *o, const fv_rmf_series *series)
+fv_status fv_rmf_check(const fv_feature_map *map, fv_context *ctx, fv_attention_options *o)
 {
     if (o->rmf_parameter == 0)
         o->rmf_parameter = o->rmf_law == FV_RMF_GEOMETRIC ? 2.0 : 1.0;
     if (o->rmf_law == FV_RMF_GEOMETRIC && o->rmf_parameter <= 1.0)
         return fv_fail(ctx, FV_ERR_USAGE, "attention %s: the geometric law needs P above 1, not %g", o->kind,
                        o->rmf_parameter);
-    fv_rmf_law_table law = fv_rmf_law_of(o, series);
+    fv_rmf_law_table law = fv_rmf_law_of(o, map->series);
     if (!ends(&law))
         return fv_fail(
             ctx, FV_ERR_USAGE,
@@ -152,10 +152,10 @@ static void draw_degrees(const fv_attention_options *o, const fv_rmf_law_table *
     } while (sum > o->rmf_rows);
 }
 
-bool fv_rmf_draw(const fv_attention_options *o, const fv_rmf_series *series, fv_input which, uint64_t seed,
+bool fv_rmf_draw(const fv_feature_map *map, const fv_attention_options *o, fv_input which, uint64_t seed,
                  uint32_t draw, float *out)
 {
-    fv_rmf_law_table law = fv_rmf_law_of(o, series);
+    fv_rmf_law_table law = fv_rmf_law_of(o, map->series);
     if (which != FV_INPUT_RMF_DEGREES && which != FV_INPUT_RMF_SIGNS)
         return false;
     for (int64_t h = 0; h < o->heads; h++) {

@@ -23,8 +23,9 @@ static int64_t triangle(int64_t d)
     return d * (d + 1) / 2;
 }
 
-static fv_status check_width(fv_context *ctx, fv_attention_options *o)
+static fv_status check_width(const fv_feature_map *map, fv_context *ctx, fv_attention_options *o)
 {
+    (void)map;
     if (o->dim <= 1024)
         return FV_OK;
     return fv_fail(ctx, FV_ERR_USAGE,
