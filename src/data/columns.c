@@ -79,14 +79,15 @@ static fv_status find_columns(const fv_data *data, const fv_reader *reader, cons
 
 static fv_status reserve(const fv_data *data, fv_sequence *sequence, int64_t *capacity, int64_t length)
 {
-    if (length <= *capacity)
+    if (sequence->ids != NULL && length <= *capacity)
         return FV_OK;
+    int64_t room = length + length / 2 + 1; /* an empty record has an address too */
     fv_free(data->ctx, sequence->ids);
     *capacity = 0;
-    sequence->ids = fv_alloc(data->ctx, (size_t)length + (size_t)length / 2);
+    sequence->ids = fv_alloc(data->ctx, (size_t)room);
     if (sequence->ids == NULL)
         return FV_ERR_RESOURCE;
-    *capacity = length + length / 2;
+    *capacity = room;
     return FV_OK;
 }
 
