@@ -356,7 +356,7 @@ static void test_kernel_list(void **state)
         fv_context_kernels(ctx, count_kernel, &t);
         assert_int_equal(t.kernels, rows);
         assert_true(t.reference < rows / 4);
-        assert_string_equal(t.gemm, fv_context_gemm(ctx));
+        assert_string_equal(t.gemm, fv_context_cpu(ctx));
     }
     fv_context_destroy(ctx);
 }

@@ -1,6 +1,6 @@
 /* test_kernels_gemm.c: the GEMM row of every set against a product in double: odd sizes, all transposes,
  * padded leading dimensions, beta over NaN, empty sums; and that its bits depend neither on the number of
- * threads nor on alignment. Tolerance: abs(err) <= C eps m, m = |alpha| |A| |B| + |beta| |C|. */
+ * threads nor on alignment, on what is multiplied together, or on the vector set. Tolerance: abs(err) <= C eps m, m = |alpha| |A| |B| + |beta| |C|. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -117,9 +117,10 @@ typedef struct sweep {
 static void sweep_task(void *arg, int64_t index, int worker)
 {
     (void)index, (void)worker;
-    static const int64_t sizes[][3] = {{0, 3, 2},   {3, 0, 2},     {3, 2, 0},   {1, 1, 1},     {1, 7, 5},
-                                       {7, 1, 5},   {5, 7, 1},     {2, 3, 4},   {16, 16, 16},  {17, 15, 33},
-                                       {31, 64, 3}, {13, 80, 129}, {65, 9, 67}, {128, 256, 64}};
+    static const int64_t sizes[][3] = {
+        {0, 3, 2},   {3, 0, 2},      {3, 2, 0},     {1, 1, 1},    {1, 7, 5},    {7, 1, 5},
+        {5, 7, 1},   {2, 3, 4},      {16, 16, 16},  {17, 15, 33}, {31, 64, 3},  {13, 80, 129},
+        {65, 9, 67}, {128, 256, 64}, {171, 70, 30}, {9, 41, 300}, {400, 33, 9}, {20, 34, 1100}};
     static const float factors[][2] = {{1.0f, 0.0f}, {1.0f, 1.0f}, {-0.5f, 0.25f}};
     const sweep *s = arg;
     rooms r = {guarded_make(1 << 20), guarded_make(1 << 20), guarded_make(1 << 20), malloc(1 << 20)};
@@ -141,6 +142,8 @@ static void sweep_task(void *arg, int64_t index, int worker)
     free(r.before);
 }
 
+static const char *const vector_sets[] = {"avx2", "avx512", "neon"};
+
 static void check_cpu(const char *cpu)
 {
     fv_context *ctx = NULL;
@@ -160,10 +163,13 @@ static void test_reference(void **state)
     check_cpu("reference");
 }
 
-static void test_provider(void **state)
+static void test_sets(void **state)
 {
     (void)state;
     check_cpu(NULL);
+    for (int i = 0; i < FV_COUNT(vector_sets); i++)
+        if (strstr(fv_cpu_sets(), vector_sets[i]) != NULL)
+            check_cpu(vector_sets[i]);
 }
 
 /* ---- bits ---- */
@@ -219,12 +225,75 @@ static void test_bits(void **state)
     free(memory);
 }
 
+/* An element of C has the same bits in a product of all, and in one of its row and column alone. */
+enum { WIDE_ROWS = 173, WIDE_COLUMNS = 75, WIDE_DEPTH = 300 };
+
+static void multiply_parts(const char *cpu, const product *p, int64_t rows, int64_t columns)
+{
+    fv_context *ctx = NULL;
+    fv_context_options options;
+    fv_context_options_init(&options);
+    options.cpu = cpu;
+    assert_int_equal(fv_context_create(&ctx, &options), FV_OK);
+    for (int64_t i = 0; i < p->m; i += rows)
+        for (int64_t j = 0; j < p->n; j += columns)
+            ctx->kernels->gemm(p->ta, p->tb, FV_MIN(rows, p->m - i), FV_MIN(columns, p->n - j), p->k,
+                               p->alpha, p->a + (p->ta == 'N' ? i * p->lda : i), p->lda,
+                               p->b + (p->tb == 'N' ? j : j * p->ldb), p->ldb, p->beta, p->c + i * p->ldc + j,
+                               p->ldc);
+    fv_context_destroy(ctx);
+}
+
+static void test_parts(void **state)
+{
+    (void)state;
+    static const int64_t cuts[][2] = {{1, 1}, {3, 5}, {8, 32}, {7, 48}, {160, 20}, {172, 74}};
+    enum {
+        A = (WIDE_ROWS + PAD) * (WIDE_DEPTH + PAD),
+        B = (WIDE_COLUMNS + PAD) * (WIDE_DEPTH + PAD),
+        C = WIDE_ROWS * (WIDE_COLUMNS + PAD)
+    };
+    float *a = malloc(A * sizeof *a), *b = malloc(B * sizeof *b);
+    float *whole = malloc(C * sizeof *whole), *part = malloc(C * sizeof *part),
+          *before = malloc(C * sizeof *before);
+    fv_random random = fv_random_make(2, FV_RANDOM_TEST, 5, 6);
+    random_floats(&random, A, a);
+    random_floats(&random, B, b);
+    random_floats(&random, C, before);
+    for (int t = 0; t < 4; t++) {
+        product p = {.ta = t & 1 ? 'T' : 'N',
+                     .tb = t & 2 ? 'T' : 'N',
+                     .m = WIDE_ROWS,
+                     .n = WIDE_COLUMNS,
+                     .k = WIDE_DEPTH,
+                     .alpha = 0.7f,
+                     .beta = t == 0 ? 1.0f : 0.3f,
+                     .a = a,
+                     .b = b};
+        lead(&p);
+        p.c = memcpy(whole, before, C * sizeof *whole);
+        multiply_parts(NULL, &p, p.m, p.n);
+        for (int i = 0; i < FV_COUNT(cuts); i++)
+            for (int s = 0; s < FV_COUNT(vector_sets); s++) {
+                if (strstr(fv_cpu_sets(), vector_sets[s]) == NULL)
+                    continue;
+                p.c = memcpy(part, before, C * sizeof *part);
+                multiply_parts(vector_sets[s], &p, cuts[i][0], cuts[i][1]);
+                assert_memory_equal(part, whole, C * sizeof *part);
+            }
+    }
+    float *memory[] = {a, b, whole, part, before};
+    for (int i = 0; i < FV_COUNT(memory); i++)
+        free(memory[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reference),
-        cmocka_unit_test(test_provider),
+        cmocka_unit_test(test_sets),
         cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,7 +95,7 @@ FV_API int fv_context_threads(const fv_context *ctx);
 
 /* What runs here. */
 FV_API const char *fv_context_cpu(const fv_context *ctx);  /* kernel set in use: "avx512" ... */
-FV_API const char *fv_context_gemm(const fv_context *ctx); /* GEMM provider and version */
+FV_API const char *fv_context_gemm(const fv_context *ctx); /* library behind long sums and the peak */
 FV_API void fv_cpu_model(char *text, size_t bytes);        /* "AMD EPYC ...", "unknown" */
 FV_API const char *fv_cpu_sets(void);                      /* sets this processor can run, "a b c" */
 

@@ -9,7 +9,7 @@
 #include "autograd/product.h"
 
 /* A slab holds about 2^21 logits (8 MB), but rows enough to fill the tiles of the products; a multiple of
- * both FV_ROW_STEP and FV_ROW_BLOCK. */
+ * FV_ROW_BLOCK. */
 enum { SLAB_LOGITS = 1 << 21, SLAB_MIN_ROWS = 384, SLAB_MAX_ROWS = 16128, SLAB_STEP = 192 };
 
 typedef struct slab {
@@ -70,7 +70,7 @@ static void slab_gradients(fv_tape *tape, const slab *s, const float *x, int64_t
                             fv_tape_parameter_gradient(tape, ce->bias));
     fv_product back = {.ta = 'N',
                        .tb = 'N',
-                       .m = fv_product_rows(tape, s->rows),
+                       .m = s->rows,
                        .n = cols,
                        .k = classes,
                        .a = s->logits,
@@ -87,7 +87,7 @@ static void run_slab(fv_tape *tape, slab *s, const float *x, int64_t cols, float
 {
     fv_product logits = {.ta = 'N',
                          .tb = 'T',
-                         .m = fv_product_rows(tape, s->rows),
+                         .m = s->rows,
                          .n = s->ce->classes,
                          .k = cols,
                          .a = x,
@@ -110,7 +110,7 @@ static void loss_forward(fv_tape *tape, fv_node *node)
     int64_t step = slab_rows(x->rows, ce->classes), count, rows = x->rows, cols = x->cols;
     bool fresh = true;
     float *dx = tape->training ? fv_tape_gradient(tape, node->input[0], &fresh) : NULL;
-    fv_block logits = fv_tape_take(tape, fv_mul(fv_padded_rows(step), ce->classes, &count) ? count : -1);
+    fv_block logits = fv_tape_take(tape, fv_mul(step, ce->classes, &count) ? count : -1);
     fv_block per_row = fv_tape_take(tape, 2 * step);
     slab s = {.kernels = tape->ctx->kernels,
               .ce = ce,

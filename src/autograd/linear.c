@@ -113,7 +113,7 @@ static void linear_forward(fv_tape *tape, fv_node *node)
     bool finishes = node->as.linear.bias >= 0 || node->as.linear.activation != FV_ACTIVATION_NONE;
     fv_product product = {.ta = 'N',
                           .tb = 'T',
-                          .m = fv_product_rows(tape, x->rows),
+                          .m = x->rows,
                           .n = out->cols,
                           .k = x->cols,
                           .a = fv_tape_data(tape, node->input[0]),
@@ -212,7 +212,7 @@ static void linear_backward(fv_tape *tape, fv_node *node)
     float *gradient = fv_tape_gradient(tape, node->input[0], &fresh);
     fv_product dx = {.ta = 'N',
                      .tb = 'N',
-                     .m = fv_product_rows(tape, rows),
+                     .m = rows,
                      .n = in,
                      .k = outputs,
                      .a = du,

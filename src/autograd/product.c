@@ -7,14 +7,14 @@
  * to vanish (256 to 512 on a side) and there should be enough of them to share (8 or more). */
 #include "autograd/product.h"
 
-enum { TILE_ROWS = 288, TILE_COLS = 512, TILE_MIN = 64, TASKS_WANTED = 8, TILE_STEP = 16 };
+enum { TILE_ROWS = 384, TILE_COLS = 512, TILE_MIN = 64, TASKS_WANTED = 8, ROW_STEP = 24, COL_STEP = 32 };
 
 static int64_t parts(int64_t n, int64_t part)
 {
     return (n + part - 1) / part;
 }
 
-/* Near-equal parts of at most about `most`, in steps of `step`. */
+/* Near-equal parts of at most about `most`, in steps of `step`, which fill register tiles. */
 static int64_t even_part(int64_t n, int64_t most, int64_t step)
 {
     int64_t part = parts(n, parts(n, most));
@@ -26,25 +26,25 @@ typedef struct tiling {
     int64_t across, count; /* tiles in a row of tiles, in all */
 } tiling;
 
-static tiling tile(int64_t m, int64_t n, int64_t most_rows, int64_t most_cols, int64_t row_step)
+static tiling tile(int64_t m, int64_t n, int64_t most_rows, int64_t most_cols)
 {
-    tiling t = {even_part(m, most_rows, row_step), even_part(n, most_cols, TILE_STEP), 0, 0};
+    tiling t = {even_part(m, most_rows, ROW_STEP), even_part(n, most_cols, COL_STEP), 0, 0};
     t.across = parts(n, t.cols);
     t.count = t.across * parts(m, t.rows);
     return t;
 }
 
 /* Halves the longer side until there are tiles enough. */
-static tiling cut(int64_t m, int64_t n, int64_t row_step)
+static tiling cut(int64_t m, int64_t n)
 {
     int64_t rows = TILE_ROWS, cols = TILE_COLS;
-    tiling t = tile(m, n, rows, cols, row_step);
+    tiling t = tile(m, n, rows, cols);
     while (t.count < TASKS_WANTED && (rows > TILE_MIN || cols > TILE_MIN)) {
         if (rows <= TILE_MIN || (cols > TILE_MIN && t.cols >= t.rows))
             cols = FV_MAX(FV_MIN(cols, t.cols) / 2, (int64_t)TILE_MIN);
         else
             rows = FV_MAX(FV_MIN(rows, t.rows) / 2, (int64_t)TILE_MIN);
-        t = tile(m, n, rows, cols, row_step);
+        t = tile(m, n, rows, cols);
     }
     return t;
 }
@@ -78,8 +78,7 @@ void fv_tape_product(fv_tape *tape, const fv_product *product)
 {
     if (product->m == 0 || product->n == 0)
         return;
-    product_job job = {tape->ctx->kernels, product,
-                       cut(product->m, product->n, product->ta == 'N' ? FV_ROW_STEP : TILE_STEP),
+    product_job job = {tape->ctx->kernels, product, cut(product->m, product->n),
                        tape->stepping && product->m == 1 && product->ta == 'N' && product->tb == 'T'};
     fv_tape_parallel(tape, job.tiles.count, product_tile, &job);
 }

@@ -25,12 +25,6 @@ struct fv_product {
 
 void fv_tape_product(fv_tape *tape, const fv_product *product);
 
-/* m for rows of the tape: whole steps, but one row of a stream's step. */
-static inline int64_t fv_product_rows(const fv_tape *tape, int64_t rows)
-{
-    return tape->stepping ? rows : fv_padded_rows(rows);
-}
-
 /* y[cols] += column sums of x [rows][cols], row stride ldx, rows in order. */
 void fv_tape_column_sums(fv_tape *tape, int64_t rows, int64_t cols, const float *x, int64_t ldx, float *y);
 

@@ -129,11 +129,11 @@ void fv_tape_give(fv_tape *tape, fv_block *block)
     fv_pool_give(&tape->pool, block);
 }
 
-/* Elements of a value with its padding; -1, which no pool can hold, when the product does not fit. */
+/* Elements of a value; -1, which no pool can hold, when the product does not fit. */
 static int64_t elements(const fv_value *value)
 {
     int64_t count;
-    return fv_mul(fv_padded_rows(value->rows), value->cols, &count) ? count : -1;
+    return fv_mul(value->rows, value->cols, &count) ? count : -1;
 }
 
 const float *fv_tape_data(const fv_tape *tape, int value)

@@ -274,16 +274,6 @@ float *fv_tape_gradient(fv_tape *tape, int value, bool *fresh); /* fresh: overwr
 void fv_tape_move_gradient(fv_tape *tape, fv_block block,
                            int value); /* a holder's block becomes it (or is added) */
 
-/* Every matrix of the tape has room for a whole number of 48 rows. Products run over all of them: what a GEMM
- * computes for a row, to the bit, depends on whether the row falls into a full block of its register tile (16
- * rows with AVX-512, 6 with AVX2), and a sequence must give the same bits alone and in any batch. The rows
- * beyond the last are never read by anything else. */
-#define FV_ROW_STEP 48
-static inline int64_t fv_padded_rows(int64_t rows)
-{
-    return (rows + FV_ROW_STEP - 1) / FV_ROW_STEP * FV_ROW_STEP;
-}
-
 /* Rows of elementwise work a task; depends on the shape alone. */
 #define FV_ROW_BLOCK 64
 static inline int64_t fv_row_blocks(int64_t rows)

@@ -115,9 +115,8 @@ static void print_kernels(const fv_context *ctx)
 {
     static const char *const sets[] = {"avx512", "avx2", "neon", "reference"};
     puts("\nkernels");
-    for (int i = 0; i <= CLI_COUNT(sets); i++) {
-        /* GEMM's origin is its provider, not a set. */
-        listing list = {i < CLI_COUNT(sets) ? sets[i] : fv_context_gemm(ctx), 0};
+    for (int i = 0; i < CLI_COUNT(sets); i++) {
+        listing list = {sets[i], 0};
         fv_context_kernels(ctx, list_kernel, &list);
         if (list.column > 0)
             putchar('\n');

@@ -34,8 +34,6 @@ void fv_kernels_fill(fv_kernels *kernels, unsigned flags)
     for (int s = 0; s < FV_COUNT(sets); s++)
         if (flags & sets[s].flag)
             sets[s].fill(kernels);
-    if (flags != 0)
-        kernels->gemm = fv_gemm_provided;
 }
 
 typedef void (*any_kernel)(void);
@@ -63,8 +61,6 @@ const char *fv_kernels_origin(unsigned flags, int row, const char **name)
     *name = rows[row].name;
     fv_kernels table;
     fv_kernels_fill(&table, flags);
-    if (rows[row].offset == offsetof(fv_kernels, gemm) && table.gemm == fv_gemm_provided)
-        return fv_gemm_provider();
 
     /* The set that last changed the row. */
     const char *origin = "reference";

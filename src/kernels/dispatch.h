@@ -9,7 +9,8 @@ void fv_kernels_fill_avx2(fv_kernels *kernels);
 void fv_kernels_fill_avx512(fv_kernels *kernels);
 void fv_kernels_fill_neon(fv_kernels *kernels);
 
-/* The provider's row of the table: exactly one of gemm_onednn.c, gemm_cblas.c is linked. */
+/* The contract of the gemm row, by a library: for sums too long for the vector sets, and as the yardstick of peak.c.
+ * Exactly one of gemm_onednn.c, gemm_cblas.c is linked. */
 void fv_gemm_provided(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
                       int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 /* Keeps the provider to the instruction sets in `flags`, where it has such a setting. It holds for the whole

@@ -1,7 +1,7 @@
 /* vec/avx2.h: the SIMD words for AVX2 with FMA. What each word means stands in vec/words.h. */
 #include <immintrin.h>
 
-enum { VL = 8 };
+enum { VL = 8, TILE_ROWS = 6 };
 typedef __m256 V;
 typedef __m256 VM; /* lanes of all or no bits */
 typedef __m256i VT;

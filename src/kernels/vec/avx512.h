@@ -1,7 +1,7 @@
 /* vec/avx512.h: the SIMD words for AVX-512 (F, BW, DQ, VL). What each word means stands in vec/words.h. */
 #include <immintrin.h>
 
-enum { VL = 16 };
+enum { VL = 16, TILE_ROWS = 8 };
 typedef __m512 V;
 typedef __mmask16 VM;
 typedef __mmask16 VT;

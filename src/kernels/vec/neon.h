@@ -3,7 +3,7 @@
 #include <arm_neon.h>
 #include <string.h>
 
-enum { VL = 4 };
+enum { VL = 4, TILE_ROWS = 8 };
 typedef float32x4_t V;
 typedef uint32x4_t VM; /* lanes of all or no bits */
 typedef int64_t VT;    /* how many lanes */

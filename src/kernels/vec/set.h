@@ -14,12 +14,14 @@
 #include "kernels/vec/channels.h"
 #include "kernels/vec/fft.h"
 #include "kernels/vec/functions.h"
+#include "kernels/vec/gemm.h"
 #include "kernels/vec/layers.h"
 #include "kernels/vec/products.h"
 #include "kernels/vec/random.h"
 
 void KERNEL(kernels_fill)(fv_kernels *kernels)
 {
+    kernels->gemm = KERNEL(gemm);
     kernels->gemv = KERNEL(gemv);
     kernels->fill = KERNEL(fill);
     kernels->copy_rows = KERNEL(copy_rows);
