@@ -345,7 +345,7 @@ static void test_every_row_has_a_case(void **state)
     (void)state;
     const char *name;
     for (int row = 0; fv_kernels_origin(0, row, &name) != NULL; row++) {
-        bool found = strcmp(name, "gemm") == 0; /* test_kernels_gemm.c */
+        bool found = strncmp(name, "gemm", 4) == 0 && strcmp(name, "gemv") != 0; /* test_kernels_gemm.c */
         for (const kernel_case *k = kernel_cases; k->name != NULL; k++)
             found |= strcmp(name, k->name) == 0;
         if (!found)

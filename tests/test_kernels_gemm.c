@@ -1,6 +1,7 @@
 /* test_kernels_gemm.c: the GEMM row of every set against a product in double: odd sizes, all transposes,
  * padded leading dimensions, beta over NaN, empty sums; and that its bits depend neither on the number of
- * threads nor on alignment, on what is multiplied together, or on the vector set. Tolerance: abs(err) <= C eps m, m = |alpha| |A| |B| + |beta| |C|. */
+ * threads nor on alignment, on what is multiplied together, or (gemm) on the vector set. gemm_bf16 is held against the product of
+ * the rounded factors. Tolerance: abs(err) <= C eps m, m = |alpha| |A| |B| + |beta| |C|. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,12 +13,14 @@
 #include "support/guarded.h"
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { TOLERANCE = 8, PAD = 3 };
 
 typedef struct product {
+    bool bf16; /* factors are rounded first */
     char ta, tb;
     int64_t m, n, k;
     float alpha, beta;
@@ -53,9 +56,25 @@ static void random_floats(fv_random *random, int64_t n, float *x)
         x[i] = (float)fv_random_normal(random);
 }
 
-static double at(char t, const float *a, int64_t lda, int64_t row, int64_t column)
+static double at(bool bf16, char t, const float *a, int64_t lda, int64_t row, int64_t column)
 {
-    return (double)(t == 'N' ? a[row * lda + column] : a[column * lda + row]);
+    float x = t == 'N' ? a[row * lda + column] : a[column * lda + row];
+    if (bf16) {
+        uint16_t half;
+        fv_f32_to_bf16_reference(1, &x, &half);
+        fv_bf16_to_f32_reference(1, &half, &x);
+    }
+    return (double)x;
+}
+
+static void multiply(const fv_kernels *kernels, const product *p)
+{
+    if (p->bf16)
+        kernels->gemm_bf16(p->ta, p->tb, p->m, p->n, p->k, p->alpha, p->a, p->lda, p->b, p->ldb, p->beta,
+                           p->c, p->ldc);
+    else
+        kernels->gemm(p->ta, p->tb, p->m, p->n, p->k, p->alpha, p->a, p->lda, p->b, p->ldb, p->beta, p->c,
+                      p->ldc);
 }
 
 static void check_product(const product *p, const float *before)
@@ -69,7 +88,7 @@ static void check_product(const product *p, const float *before)
             }
             double sum = 0.0, m = 0.0;
             for (int64_t l = 0; l < p->k; l++) {
-                double term = at(p->ta, p->a, p->lda, i, l) * at(p->tb, p->b, p->ldb, l, j);
+                double term = at(p->bf16, p->ta, p->a, p->lda, i, l) * at(p->bf16, p->tb, p->b, p->ldb, l, j);
                 sum += term;
                 m += fabs(term);
             }
@@ -77,9 +96,10 @@ static void check_product(const product *p, const float *before)
             double want = (double)p->alpha * sum + kept;
             m = fabs((double)p->alpha) * m + fabs(kept);
             if (!(fabs((double)got - want) <= TOLERANCE * (double)FLT_EPSILON * m))
-                fail_msg("gemm %c%c %lld x %lld x %lld alpha %g beta %g: c[%lld][%lld] = %.9g, want %.9g",
-                         p->ta, p->tb, (long long)p->m, (long long)p->n, (long long)p->k, (double)p->alpha,
-                         (double)p->beta, (long long)i, (long long)j, (double)got, want);
+                fail_msg("gemm%s %c%c %lld x %lld x %lld alpha %g beta %g: c[%lld][%lld] = %.9g, want %.9g",
+                         p->bf16 ? "_bf16" : "", p->ta, p->tb, (long long)p->m, (long long)p->n,
+                         (long long)p->k, (double)p->alpha, (double)p->beta, (long long)i, (long long)j,
+                         (double)got, want);
         }
     }
 }
@@ -103,7 +123,7 @@ static void check_one(const fv_kernels *kernels, rooms *r, product p, uint32_t s
         p.c[i] = p.beta == 0.0f ? NAN : (float)fv_random_normal(&random);
     if (c_count > 0)
         memcpy(r->before, p.c, (size_t)c_count * 4);
-    kernels->gemm(p.ta, p.tb, p.m, p.n, p.k, p.alpha, p.a, p.lda, p.b, p.ldb, p.beta, p.c, p.ldc);
+    multiply(kernels, &p);
     check_product(&p, r->before);
     assert_true(guarded_intact(&r->a, p.a, a_bytes) && guarded_intact(&r->b, p.b, b_bytes) &&
                 guarded_intact(&r->c, p.c, (size_t)c_count * 4));
@@ -127,8 +147,8 @@ static void sweep_task(void *arg, int64_t index, int worker)
     uint32_t seed = 0;
     for (int size = 0; size < FV_COUNT(sizes); size++) {
         for (int f = 0; f < FV_COUNT(factors); f++) {
-            for (int t = 0; t < 4; t++) {
-                product p = {.ta = t & 1 ? 'T' : 'N', .tb = t & 2 ? 'T' : 'N'};
+            for (int t = 0; t < 8; t++) {
+                product p = {.bf16 = t & 4, .ta = t & 1 ? 'T' : 'N', .tb = t & 2 ? 'T' : 'N'};
                 p.m = sizes[size][0], p.n = sizes[size][1], p.k = sizes[size][2];
                 p.alpha = factors[f][0], p.beta = factors[f][1];
                 lead(&p);
@@ -142,7 +162,15 @@ static void sweep_task(void *arg, int64_t index, int worker)
     free(r.before);
 }
 
-static const char *const vector_sets[] = {"avx2", "avx512", "neon"};
+static const char *const vector_sets[] = {"avx2", "avx512", "avx512_bf16", "neon"};
+
+static bool has_set(const char *name)
+{
+    char list[128], padded[64];
+    snprintf(list, sizeof list, " %s ", fv_cpu_sets());
+    snprintf(padded, sizeof padded, " %s ", name);
+    return strstr(list, padded) != NULL;
+}
 
 static void check_cpu(const char *cpu)
 {
@@ -168,7 +196,7 @@ static void test_sets(void **state)
     (void)state;
     check_cpu(NULL);
     for (int i = 0; i < FV_COUNT(vector_sets); i++)
-        if (strstr(fv_cpu_sets(), vector_sets[i]) != NULL)
+        if (has_set(vector_sets[i]))
             check_cpu(vector_sets[i]);
 }
 
@@ -236,55 +264,61 @@ static void multiply_parts(const char *cpu, const product *p, int64_t rows, int6
     options.cpu = cpu;
     assert_int_equal(fv_context_create(&ctx, &options), FV_OK);
     for (int64_t i = 0; i < p->m; i += rows)
-        for (int64_t j = 0; j < p->n; j += columns)
-            ctx->kernels->gemm(p->ta, p->tb, FV_MIN(rows, p->m - i), FV_MIN(columns, p->n - j), p->k,
-                               p->alpha, p->a + (p->ta == 'N' ? i * p->lda : i), p->lda,
-                               p->b + (p->tb == 'N' ? j : j * p->ldb), p->ldb, p->beta, p->c + i * p->ldc + j,
-                               p->ldc);
+        for (int64_t j = 0; j < p->n; j += columns) {
+            product part = *p;
+            part.m = FV_MIN(rows, p->m - i);
+            part.n = FV_MIN(columns, p->n - j);
+            part.a += p->ta == 'N' ? i * p->lda : i;
+            part.b += p->tb == 'N' ? j : j * p->ldb;
+            part.c += i * p->ldc + j;
+            multiply(ctx->kernels, &part);
+        }
     fv_context_destroy(ctx);
+}
+
+/* A whole product by `first`, parts of it by `second`. */
+static void compare_parts(product p, const char *first, const char *second, const float *before)
+{
+    static const int64_t cuts[][2] = {{1, 1}, {3, 5}, {8, 32}, {7, 48}, {160, 20}, {172, 74}};
+    size_t bytes = (size_t)(p.m * p.ldc) * sizeof(float);
+    float *whole = malloc(bytes), *part = malloc(bytes);
+    p.c = memcpy(whole, before, bytes);
+    multiply_parts(first, &p, p.m, p.n);
+    for (int i = 0; i < FV_COUNT(cuts); i++) {
+        p.c = memcpy(part, before, bytes);
+        multiply_parts(second, &p, cuts[i][0], cuts[i][1]);
+        assert_memory_equal(part, whole, bytes);
+    }
+    free(whole);
+    free(part);
 }
 
 static void test_parts(void **state)
 {
     (void)state;
-    static const int64_t cuts[][2] = {{1, 1}, {3, 5}, {8, 32}, {7, 48}, {160, 20}, {172, 74}};
     enum {
         A = (WIDE_ROWS + PAD) * (WIDE_DEPTH + PAD),
         B = (WIDE_COLUMNS + PAD) * (WIDE_DEPTH + PAD),
         C = WIDE_ROWS * (WIDE_COLUMNS + PAD)
     };
-    float *a = malloc(A * sizeof *a), *b = malloc(B * sizeof *b);
-    float *whole = malloc(C * sizeof *whole), *part = malloc(C * sizeof *part),
-          *before = malloc(C * sizeof *before);
+    float *a = malloc(A * sizeof *a), *b = malloc(B * sizeof *b), *before = malloc(C * sizeof *before);
     fv_random random = fv_random_make(2, FV_RANDOM_TEST, 5, 6);
     random_floats(&random, A, a);
     random_floats(&random, B, b);
     random_floats(&random, C, before);
-    for (int t = 0; t < 4; t++) {
-        product p = {.ta = t & 1 ? 'T' : 'N',
-                     .tb = t & 2 ? 'T' : 'N',
-                     .m = WIDE_ROWS,
-                     .n = WIDE_COLUMNS,
-                     .k = WIDE_DEPTH,
-                     .alpha = 0.7f,
-                     .beta = t == 0 ? 1.0f : 0.3f,
-                     .a = a,
-                     .b = b};
+    for (int t = 0; t < 8 * FV_COUNT(vector_sets); t++) {
+        const char *set = vector_sets[t / 8];
+        if (!has_set(set))
+            continue;
+        product p = {.bf16 = t & 4, .ta = t & 1 ? 'T' : 'N', .tb = t & 2 ? 'T' : 'N', .a = a, .b = b};
+        p.m = WIDE_ROWS, p.n = WIDE_COLUMNS, p.k = WIDE_DEPTH;
+        p.alpha = 0.7f, p.beta = t & 1 ? 1.0f : 0.3f;
         lead(&p);
-        p.c = memcpy(whole, before, C * sizeof *whole);
-        multiply_parts(NULL, &p, p.m, p.n);
-        for (int i = 0; i < FV_COUNT(cuts); i++)
-            for (int s = 0; s < FV_COUNT(vector_sets); s++) {
-                if (strstr(fv_cpu_sets(), vector_sets[s]) == NULL)
-                    continue;
-                p.c = memcpy(part, before, C * sizeof *part);
-                multiply_parts(vector_sets[s], &p, cuts[i][0], cuts[i][1]);
-                assert_memory_equal(part, whole, C * sizeof *part);
-            }
+        compare_parts(p, p.bf16 ? set : NULL, set, before); /* vector sets agree on gemm in every bit */
     }
-    float *memory[] = {a, b, whole, part, before};
-    for (int i = 0; i < FV_COUNT(memory); i++)
-        free(memory[i]);
+    free(a);
+    free(b);
+    free(before);
 }
 
 int main(void)

@@ -67,7 +67,7 @@ typedef enum fv_log_level { FV_LOG_INFO = 0, FV_LOG_WARNING = 1 } fv_log_level;
 typedef struct fv_context_options {
     size_t size;     /* sizeof(fv_context_options), set by _init */
     int threads;     /* worker threads; 0: as many as the machine has for this process */
-    const char *cpu; /* "reference", "avx2", "avx512", "neon": force a kernel set; NULL: the
+    const char *cpu; /* "reference", "avx2", "avx512", "avx512_bf16", "neon": force a kernel set; NULL: the
                       * environment's FAVOR_CPU, else the best this processor has */
 
     /* Memory. Both NULL: the C library. alloc returns 64-byte aligned memory or NULL. */

@@ -51,6 +51,8 @@ unsigned fv_cpu_flags(void)
     if ((flags & FV_CPU_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         flags |= FV_CPU_AVX512;
+    if ((flags & FV_CPU_AVX512) && __builtin_cpu_supports("avx512bf16"))
+        flags |= FV_CPU_AVX512_BF16;
 #elif defined(__aarch64__)
     flags |= FV_CPU_NEON; /* part of the architecture */
 #endif

@@ -54,6 +54,7 @@ static const struct {
     {"reference", 0},
     {"avx2", FV_CPU_AVX2},
     {"avx512", FV_CPU_AVX2 | FV_CPU_AVX512},
+    {"avx512_bf16", FV_CPU_AVX2 | FV_CPU_AVX512 | FV_CPU_AVX512_BF16},
     {"neon", FV_CPU_NEON},
 };
 
@@ -77,6 +78,8 @@ static fv_status choose_cpu(const char *wanted, const char **name, unsigned *fla
 const char *fv_cpu_sets(void)
 {
     unsigned have = fv_cpu_flags();
+    if (have & FV_CPU_AVX512_BF16)
+        return "reference avx2 avx512 avx512_bf16";
     if (have & FV_CPU_AVX512)
         return "reference avx2 avx512";
     if (have & FV_CPU_AVX2)

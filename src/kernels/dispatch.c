@@ -13,7 +13,7 @@ static void fill_reference(fv_kernels *kernels)
     };
 }
 
-/* ORDER as fv_cpu_flag */
+/* In rising order. */
 static const struct {
     const char *name;
     unsigned flag;
@@ -22,6 +22,7 @@ static const struct {
 #if defined(__x86_64__)
     {"avx2", FV_CPU_AVX2, fv_kernels_fill_avx2},
     {"avx512", FV_CPU_AVX512, fv_kernels_fill_avx512},
+    {"avx512_bf16", FV_CPU_AVX512_BF16, fv_kernels_fill_avx512_bf16},
 #elif defined(__aarch64__)
     {"neon", FV_CPU_NEON, fv_kernels_fill_neon},
 #endif

@@ -15,17 +15,45 @@ static float combine(float alpha, double sum, float beta, const float *old)
     return (float)(beta == 0.0f ? product : product + (double)beta * (double)*old);
 }
 
-void fv_gemm_reference(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
-                       int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
+typedef float rounding(float x);
+
+static float exactly(float x)
+{
+    return x;
+}
+
+static float to_bf16(float x)
+{
+    uint16_t half;
+    fv_f32_to_bf16_reference(1, &x, &half);
+    fv_bf16_to_f32_reference(1, &half, &x);
+    return x;
+}
+
+static void product(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+                    int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc,
+                    rounding *round)
 {
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < n; j++) {
             double sum = 0.0;
             for (int64_t p = 0; p < k; p++)
-                sum += (double)element(ta, a, lda, i, p) * (double)element(tb, b, ldb, p, j);
+                sum += (double)round(element(ta, a, lda, i, p)) * (double)round(element(tb, b, ldb, p, j));
             c[i * ldc + j] = combine(alpha, sum, beta, &c[i * ldc + j]);
         }
     }
+}
+
+void fv_gemm_reference(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+                       int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
+{
+    product(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, exactly);
+}
+
+void fv_gemm_bf16_reference(char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+                            int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
+{
+    product(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc, to_bf16);
 }
 
 void fv_gemv_reference(char ta, int64_t m, int64_t k, float alpha, const float *a, int64_t lda,

@@ -17,6 +17,10 @@ COUNTED(void, gemm,
         (char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
          const float *b, int64_t ldb, float beta, float *c, int64_t ldc),
         (ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), 2 * m * n * k)
+COUNTED(void, gemm_bf16,
+        (char ta, char tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+         const float *b, int64_t ldb, float beta, float *c, int64_t ldc),
+        (ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), 2 * m * n * k)
 COUNTED(void, gemv,
         (char ta, int64_t m, int64_t k, float alpha, const float *a, int64_t lda, const float *x, float beta,
          float *y),
@@ -174,6 +178,7 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     below = *base;
     *out = *base;
     out->gemm = counted_gemm;
+    out->gemm_bf16 = counted_gemm_bf16;
     out->gemv = counted_gemv;
     out->fill = counted_fill;
     out->copy_rows = counted_copy_rows;

@@ -193,6 +193,10 @@ static inline VI b_upper(VI a)
 {
     return _mm256_srli_epi32(a, 16);
 }
+static inline V b_float(VI a)
+{
+    return _mm256_castsi256_ps(a);
+}
 static inline VI b_select(VM m, VI a, VI b)
 {
     return _mm256_blendv_epi8(b, a, _mm256_castps_si256(m));

@@ -192,6 +192,10 @@ static inline VI b_upper(VI a)
 {
     return _mm512_srli_epi32(a, 16);
 }
+static inline V b_float(VI a)
+{
+    return _mm512_castsi512_ps(a);
+}
 static inline VI b_select(VM m, VI a, VI b)
 {
     return _mm512_mask_blend_epi32(m, b, a);

@@ -193,6 +193,10 @@ static inline VI b_upper(VI a)
 {
     return vshrq_n_u32(a, 16);
 }
+static inline V b_float(VI a)
+{
+    return vreinterpretq_f32_u32(a);
+}
 static inline VI b_select(VM m, VI a, VI b)
 {
     return vbslq_u32(m, a, b);

@@ -12,17 +12,6 @@ static void KERNEL(copy_rows)(int64_t n, int64_t c, const float *x, int64_t ldx,
         EACH_VECTOR(c, put(y + i, part, get(x + i, part)));
 }
 
-static void KERNEL(transpose)(int64_t n, int64_t c, const float *x, int64_t ldx, float *y, int64_t ldy)
-{
-    int64_t whole_n = n / 4 * 4, whole_c = c / 4 * 4;
-    for (int64_t r = 0; r < whole_n; r += 4)
-        for (int64_t f = 0; f < whole_c; f += 4)
-            v_transpose4(x + r * ldx + f, ldx, y + f * ldy + r, ldy);
-    for (int64_t r = 0; r < n; r++)
-        for (int64_t f = r < whole_n ? whole_c : 0; f < c; f++)
-            y[f * ldy + r] = x[r * ldx + f];
-}
-
 static void KERNEL(scale)(int64_t n, float alpha, const float *x, float *y)
 {
     V a = v_set1(alpha);
@@ -146,23 +135,23 @@ static void KERNEL(scatter_add_rows)(int64_t n, int64_t c, const int32_t *ids, c
     }
 }
 
-/* The bits of a vector rounded to the upper half word. */
-static inline VI bf16_bits(V x)
+/* The upper half words of the result are bf16: to nearest, to even. */
+static inline VI bf16_upper(V x)
 {
     VI bits = b_cast(x);
     VI odd = b_and(b_upper(bits), b_set1(1));
-    VI rounded = b_upper(b_add(bits, b_add(odd, b_set1(0x7fff))));
-    return b_select(v_is_nan(x), b_or(b_upper(bits), b_set1(0x40)), rounded);
+    VI rounded = b_add(bits, b_add(odd, b_set1(0x7fff)));
+    return b_select(v_is_nan(x), b_or(bits, b_set1(0x400000)), rounded);
 }
 
 static void KERNEL(f32_to_bf16)(int64_t n, const float *x, uint16_t *y)
 {
     int64_t i = 0;
     for (; i + VL <= n; i += VL)
-        b_store_u16(y + i, bf16_bits(v_load(x + i)));
+        b_store_u16(y + i, b_upper(bf16_upper(v_load(x + i))));
     if (i < n) {
         uint16_t last[VL];
-        b_store_u16(last, bf16_bits(v_load_tail(x + i, v_tail(n - i))));
+        b_store_u16(last, b_upper(bf16_upper(v_load_tail(x + i, v_tail(n - i)))));
         memcpy(y + i, last, (size_t)(n - i) * sizeof *y);
     }
 }

@@ -10,11 +10,16 @@
 
 #include "kernels/vec/rows.h"
 
+#include "kernels/vec/transpose.h"
+
+#include "kernels/vec/tile.h"
+
 #include "kernels/vec/attention.h"
 #include "kernels/vec/channels.h"
 #include "kernels/vec/fft.h"
 #include "kernels/vec/functions.h"
 #include "kernels/vec/gemm.h"
+#include "kernels/vec/gemm_bf16.h"
 #include "kernels/vec/layers.h"
 #include "kernels/vec/products.h"
 #include "kernels/vec/random.h"
@@ -22,6 +27,7 @@
 void KERNEL(kernels_fill)(fv_kernels *kernels)
 {
     kernels->gemm = KERNEL(gemm);
+    kernels->gemm_bf16 = KERNEL(gemm_bf16);
     kernels->gemv = KERNEL(gemv);
     kernels->fill = KERNEL(fill);
     kernels->copy_rows = KERNEL(copy_rows);

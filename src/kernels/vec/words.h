@@ -20,8 +20,8 @@
  *     v_transpose4           four rows of four floats become four columns
  *     d_zero d_widen d_add d_fma d_sum
  *                            doubles
- *     b_cast b_set1 b_add b_and b_or b_upper b_select b_less b_store_u16
- *                            32-bit words: upper half, unsigned comparison, lower halves stored
+ *     b_cast b_float b_set1 b_add b_and b_or b_upper b_select b_less b_store_u16
+ *                            32-bit words: to and from floats, upper half, unsigned comparison, lower halves stored
  *     w_set1 w_add w_xor3 w_high w_pair w_mul
  *                            64-bit words; w_mul multiplies the lower halves, w_pair joins two lower halves
  *     w_even w_odd w_order   interleave the words at even and at odd places of two vectors; the numbering of
