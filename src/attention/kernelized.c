@@ -299,18 +299,20 @@ void fv_kz_rescale(const fv_kz_call *call, fv_kz_state *state, const float *fact
     call->kr->mul(call->r, state->z, factor, state->z);
 }
 
-/* Raises the state's exponents to those of the chunk's first key, whose log2-features are u + bias. Exponents
- * stay within +-2^20, where floats hold integers exactly with room to add; a NaN changes
- * none. */
+float fv_kz_exponent(float log2_feature, float other)
+{
+    return isnan(log2_feature) ? other : FV_MIN(FV_MAX(ceilf(log2_feature), -FLT_MAX), FLT_MAX);
+}
+
+/* Raises the state's exponents to those of the chunk's first key, whose log2-features are u + bias. */
 static void raise_exponents(const fv_kz_call *call, fv_kz_work *w, const float *u, float bias)
 {
     fv_kz_state *state = &w->state;
     bool changed = false;
     for (int64_t f = 0; f < call->r; f++) {
-        float first = ceilf(u[f] + bias), old = state->e[f];
-        first = isnan(first) ? old : FV_MIN(FV_MAX(first, -0x1p20f), 0x1p20f);
+        float old = state->e[f], first = fv_kz_exponent(u[f] + bias, old);
         float raised = state->tokens == 0 ? first : FV_MAX(old, first);
-        w->factor[f] = exp2f(old - raised);
+        w->factor[f] = raised == old ? 1.0f : exp2f(old - raised);
         state->e[f] = raised;
         changed |= raised != old;
     }
@@ -379,8 +381,9 @@ void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, in
         int exponent = 0;
         if (state->z[f] > 0x1p20f && state->z[f] <= FLT_MAX)
             (void)frexpf(state->z[f], &exponent);
-        w->factor[f] = ldexpf(1.0f, -exponent);
-        state->e[f] += (float)exponent;
+        float old = state->e[f];
+        state->e[f] = old + (float)exponent; /* rounded beyond 2^24: the difference is what was added */
+        w->factor[f] = exponent == 0 ? 1.0f : exp2f(old - state->e[f]);
         grown |= exponent != 0;
     }
     if (grown)
@@ -396,13 +399,26 @@ void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t wi
 
 /* ---- queries ------------------------------------------------------------------------------------------ */
 
+void fv_kz_query_powers(const fv_kz_call *call, fv_kz_work *w, int64_t n, float *x)
+{
+    const float *e = w->state.e;
+    float largest = e[0];
+    for (int64_t f = 1; f < call->r; f++)
+        largest = FV_MAX(largest, e[f]);
+    for (int64_t f = 0; f < call->r; f++)
+        w->factor[f] = e[f] - largest; /* at most 0: x + factor is finite where x is, and rounds less */
+    call->kr->exp2_rows_top(n, call->r, x, call->r, w->factor, w->top);
+    for (int64_t i = 0; i < n; i++)
+        w->top[i] += largest;
+}
+
 void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     const fv_feature_map *map = call->op->mechanism->map;
     fv_rows rows = fv_kz_rows(call, h, false, begin, n);
     map->logits(&h->map, &rows, w->q, w->c, w->bias);
     if (map->exponential)
-        call->kr->exp2_rows_top(n, call->r, w->q, call->r, w->state.e, w->top);
+        fv_kz_query_powers(call, w, n, w->q);
     if (map->coefficients)
         call->kr->mul(n * call->r, w->q, w->c, w->q);
 }

@@ -12,7 +12,8 @@
  * rounding, so no output depends on them, or on a later token through them, in any bit. A chunk of keys is
  * taken relative to E_f = max(e_f of the state, ceil(log2-feature f of the chunk's first key)), which every
  * query of the chunk may see. A later key of the chunk above 2^LIMIT at any feature ends the chunk before it
- * and begins the next one. Queries use 2^(l_f + E_f - top), top the row's maximum, so their largest entry is
+ * and begins the next one. Exponents are floats of any size; where two are near enough to matter for each
+ * other, their difference is exact. Queries use 2^(l_f + E_f - top), top the row's maximum, so their largest entry is
  * 1; since z_f is at least about 1/2 wherever a key was seen, the normaliser of a row with a visible key is
  * at least about 1/2: it neither overflows nor vanishes, whatever the norms. Other maps keep exponent 0.
  *
@@ -37,7 +38,7 @@ enum {
     FV_KZ_STRIP = 16,       /* rows of A computed together */
     FV_KZ_SEGMENT = 16,     /* chunks between saved states; also the ring of the backward pass */
     FV_KZ_KEEP = 256,       /* bidirectional sequences shorter than this compute their state again */
-    FV_KZ_LIMIT = 64,       /* log2 by which a key may exceed the exponents of its chunk */
+    FV_KZ_LIMIT = 48, /* log2 by which a key may exceed the exponents of its chunk; leaves 2^60 for values */
 };
 
 /* The state of one head while it is worked on. */
@@ -171,8 +172,12 @@ float fv_kz_key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
                          int64_t n);
 /* Which keys stay: zeroes features of the first of n keys above 2^LIMIT, and of all after it. */
 int64_t fv_kz_cut(const fv_kz_call *call, fv_kz_work *w, int64_t n);
+/* The exponent for a feature of this logarithm: a finite whole number not below it; `other` for a NaN. */
+float fv_kz_exponent(float log2_feature, float other);
 /* Multiplies row f of S and z_f by factor[f]. */
 void fv_kz_rescale(const fv_kz_call *call, fv_kz_state *state, const float *factor);
+/* x [n][r], log2-features of queries, become 2^(x + E - top), top the largest of each row: w->top [n]. */
+void fv_kz_query_powers(const fv_kz_call *call, fv_kz_work *w, int64_t n, float *x);
 /* Features of queries [begin, begin+n) into w->q against the state's exponents; w->top and w->bias hold their
  * scale. */
 void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);

@@ -67,7 +67,7 @@ static void through_coefficients(const fv_kz_call *call, const fv_kz_head *h, fv
     else if (rows->key)
         (void)kr->exp2_rows(n, r, w->gc, r, w->bias, w->state.e);
     else
-        kr->exp2_rows_top(n, r, w->gc, r, w->state.e, w->top);
+        fv_kz_query_powers(call, w, n, w->gc);
     if (rows->key && call->decaying)
         kr->scale_rows(n, r, w->fade.weight, w->gc, r, 0, w->gc, r);
     kr->mul(n * r, w->gc, w->t, w->gc);

@@ -32,18 +32,15 @@
 #include <math.h>
 
 enum {
-    STEP = 8,         /* rows of one step are one call of the exponential */
-    FADE = 60,        /* log2 of the decay inside a chunk */
-    FORGET = 1 << 16, /* log2 by which a factor of 0 decays: beyond all exponents */
+    STEP = 8,  /* rows of one step are one call of the exponential */
+    FADE = 44, /* log2 of the decay inside a chunk, less than FV_KZ_LIMIT */
 };
-#define FAR     0x1p20 /* bound of exponents */
 #define LARGEST 0x1p64 /* factor of a row of zeros */
 
+/* -inf for 0: nothing is left of what came before. */
 static double log2_factor(float x)
 {
-    if (x == 0.0f)
-        return -FORGET;
-    return x > 0.0f && x <= 1.0f ? log2((double)x) : (double)NAN;
+    return x >= 0.0f && x <= 1.0f ? log2((double)x) : (double)NAN;
 }
 
 double fv_kz_fade_of(const fv_kz_call *call, const fv_kz_head *h, int64_t t, float *b)
@@ -91,15 +88,29 @@ static float whole_steps(const fv_kz_call *call, const fv_kz_work *w, const floa
     return (float)(fabs(wanted) < fabs(all) ? wanted : all);
 }
 
+/* Exponents so large that they have no room for a few steps more or less. One of -FLT_MAX stands for no feature. */
+static bool coarse_exponents(const fv_kz_call *call, const fv_kz_work *w)
+{
+    float largest = 0;
+    for (int64_t f = 0; f < call->r; f++)
+        largest = FV_MAX(largest, w->state.e[f] > -FLT_MAX ? fabsf(w->state.e[f]) : 0.0f);
+    return largest > 0x1p22f;
+}
+
 double fv_kz_fade_exp2(const fv_kz_call *call, fv_kz_work *w, int64_t n, float *x)
 {
     const fv_kernels *kr = call->kr;
     fv_kz_fade *fade = &w->fade;
     int64_t r = call->r;
     double largest = -HUGE_VAL;
+    bool coarse = coarse_exponents(call, w);
     for (int64_t i = 0; i < n; i++) {
         w->bias[i] = fade->input[i] == 0.0f ? -INFINITY : w->bias[i];
-        fade->whole[i] = whole_steps(call, w, x + i * r, w->bias[i], fade->power[i]);
+        if (isinf(fade->power[i]) || (coarse && fabs(fade->power[i]) > FADE)) {
+            w->bias[i] += (float)fade->power[i];
+            fade->power[i] = 0;
+        }
+        fade->whole[i] = coarse ? 0.0f : whole_steps(call, w, x + i * r, w->bias[i], fade->power[i]);
         fade->weight[i] = (float)((double)fade->input[i] * exp2(fade->power[i] - (double)fade->whole[i]));
     }
     for (int64_t i = 0, end; i < n; i = end) {
@@ -157,12 +168,11 @@ static void choose_exponents(const fv_kz_call *call, fv_kz_work *w, const float 
     fv_kz_state *state = &w->state;
     float input = w->fade.input[0] > 0.0f ? log2f(w->fade.input[0]) : 0.0f;
     for (int64_t f = 0; f < call->r; f++) {
-        float first = ceilf(u[f] + bias + input), old = state->e[f];
-        float sunk = isnan(w->fade.first) ? old : (float)ceil((double)old + w->fade.first);
-        first = isnan(first) ? sunk : first;
+        float old = state->e[f];
+        float sunk = fv_kz_exponent((float)((double)old + w->fade.first), old);
+        float first = fv_kz_exponent(u[f] + bias + input, sunk);
         bool empty = state->tokens == 0 || (state->z[f] == 0.0f && !map->coefficients);
-        float chosen = empty ? first : FV_MAX(sunk, first);
-        state->e[f] = FV_MIN(FV_MAX(chosen, (float)-FAR), (float)FAR);
+        state->e[f] = empty ? first : FV_MAX(sunk, first);
         w->fade.shift[f] = old - state->e[f];
     }
 }
@@ -219,10 +229,8 @@ void fv_kz_fade_leave(const fv_kz_call *call, fv_kz_work *w, int64_t n)
         float size = exponential ? row_size(call, state, f) : 0.0f, shift = 0.0f;
         if (size > 0.0f && size <= FLT_MAX)
             shift = (float)ceil(log2((double)size) + lambda);
-        if (fabsf(state->e[f] + shift) > (float)FAR)
-            shift = 0.0f;
         w->factor[f] = (float)exp2(lambda - (double)shift);
-        state->e[f] += shift;
+        state->e[f] += shift; /* beyond 2^24 it rounds, as a logarithm of that size does */
     }
     fv_kz_rescale(call, state, w->factor);
 }
@@ -277,7 +285,8 @@ void fv_kz_fade_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
         add_gradient(call, h, fade, begin, t, by_log / gate, by_log / decay);
     }
     double log2_decay = h->decay != NULL ? log2_factor(*h->decay) : 0.0;
+    double log2_gate = h->gate != NULL ? log2_factor(h->gate[begin * call->H]) : 0.0;
     (void)fv_kz_state_product(call, w, before, &w->grad);
     add_gradient(call, h, fade, begin, 0, entering(call, w, shift, log2_decay),
-                 entering(call, w, shift, fade->first - log2_decay));
+                 entering(call, w, shift, log2_gate));
 }

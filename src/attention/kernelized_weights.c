@@ -22,34 +22,54 @@ static int64_t visible_keys(const fv_kz_call *call, const fv_kz_head *h, int64_t
     return call->op->options.causal ? i + 1 : h->nk;
 }
 
-/* log2 of what the tokens behind `from` up to `to` put on a key at `from`. */
-static double fade_between(const fv_kz_call *call, const fv_kz_head *h, int64_t from, int64_t to)
+/* A product of factors by its log2, those that are 0 counted apart: it can be divided again. */
+typedef struct product {
+    double log2;
+    int64_t zeros;
+} product;
+
+static void multiply(product *p, double log2_factor, int sign)
 {
-    double sum = 0;
-    for (int64_t t = from + 1; call->decaying && t <= to; t++)
-        sum += fv_kz_fade_of(call, h, t, NULL);
-    return sum;
+    if (isinf(log2_factor))
+        p->zeros += sign;
+    else
+        p->log2 += sign * log2_factor;
 }
 
-/* Gate and decay of keys [begin, begin+n), as a row sees them for which the key before has log2 factor *rest, into
- * w->fade. Returns the largest factor. */
+static double log2_of(const product *p)
+{
+    return p->zeros > 0 ? -HUGE_VAL : p->zeros < 0 ? HUGE_VAL : p->log2;
+}
+
+/* What the tokens behind `from` up to `to` put on a key at `from`. */
+static product fade_between(const fv_kz_call *call, const fv_kz_head *h, int64_t from, int64_t to)
+{
+    product all = {0, 0};
+    for (int64_t t = from + 1; call->decaying && t <= to; t++)
+        multiply(&all, fv_kz_fade_of(call, h, t, NULL), 1);
+    return all;
+}
+
+/* Gate and decay of keys [begin, begin+n), as a row sees them for which the key before has factor *rest, into
+ * w->fade. Returns the log2 of the largest factor. */
 static double fade_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n,
-                        double *rest)
+                        product *rest)
 {
     double largest = -HUGE_VAL;
     for (int64_t i = 0; i < n; i++) {
         double own = fv_kz_fade_of(call, h, begin + i, &w->fade.input[i]);
-        *rest -= begin + i > 0 ? own : 0;
-        w->fade.power[i] = *rest;
-        w->fade.weight[i] = (float)((double)w->fade.input[i] * exp2(*rest));
-        largest = FV_MAX(largest, *rest);
+        if (begin + i > 0)
+            multiply(rest, own, -1);
+        w->fade.power[i] = log2_of(rest);
+        w->fade.weight[i] = (float)((double)w->fade.input[i] * exp2(w->fade.power[i]));
+        largest = FV_MAX(largest, w->fade.power[i]);
     }
     return largest;
 }
 
 /* fv_kz_key_features, gate and decay included. */
 static float key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
-                          int64_t n, double *rest)
+                          int64_t n, product *rest)
 {
     if (!call->decaying)
         return fv_kz_key_features(call, h, w, begin, n);
@@ -66,7 +86,7 @@ static float key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_wor
 }
 
 /* state.e = ceil of the largest log2-feature over the first `n` keys. */
-static void exponents_of(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t n, double rest)
+static void exponents_of(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t n, product rest)
 {
     const fv_feature_map *map = call->op->mechanism->map;
     call->kr->fill(call->r, map->exponential ? -INFINITY : 0.0f, w->state.e);
@@ -93,18 +113,19 @@ static bool sweep(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, co
     const fv_kernels *kr = call->kr;
     const fv_feature_map *map = call->op->mechanism->map;
     int64_t r = call->r, shared = visible_keys(call, h, rows[0]), keys = visible_keys(call, h, rows[n - 1]);
-    double rest = fade_between(call, h, 0, rows[0]);
+    product rest = fade_between(call, h, 0, rows[0]);
     exponents_of(call, h, w, shared, rest);
     for (int64_t i = 0; i < n; i++) {
+        product behind = fade_between(call, h, rows[0], rows[i]);
         if (call->decaying)
-            w->fade.shrink[i] = (float)exp2(fade_between(call, h, rows[0], rows[i]));
+            w->fade.shrink[i] = (float)exp2(log2_of(&behind));
         fv_rows query = fv_kz_rows(call, h, false, rows[i], 1);
         float *c = map->coefficients ? w->c + i * r : NULL;
         map->logits(&h->map, &query, w->q + i * r, c, w->top + i);
         w->sums[i] = w->top[i];
     }
     if (map->exponential)
-        kr->exp2_rows_top(n, r, w->q, r, w->state.e, w->top);
+        fv_kz_query_powers(call, w, n, w->q);
     if (map->coefficients)
         kr->mul(n * r, w->q, w->c, w->q);
     for (int64_t t = 0; t < keys; t += call->C) {

@@ -191,7 +191,7 @@ static void weighted_squares(const fv_map_params *p, const fv_rows *rows, const 
             double a = (double)psi[c] * (double)x[c];
             sum[c % 4] += a * a;
         }
-        bias[i] = (float)(factor * ((sum[0] + sum[1]) + (sum[2] + sum[3])));
+        bias[i] = fv_map_bounded_log(factor * ((sum[0] + sum[1]) + (sum[2] + sum[3])));
     }
 }
 

@@ -124,8 +124,11 @@ double fv_map_unit_2m(const fv_map_params *p);
 void fv_map_prepare_scaled(const fv_map_params *p, double factor, float *prepared);
 /* u [n][m] (row stride ldu) = x prepared */
 void fv_map_project(const fv_map_params *p, const fv_rows *rows, float *u, int64_t ldu);
-/* bias[i] = factor |x_i|^2 of raw rows */
+/* bias[i] = factor |x_i|^2 of raw rows, bounded */
 void fv_map_squares(const fv_map_params *p, const fv_rows *rows, double factor, float *bias);
+/* x as a float; one beyond 2^126 becomes a number below 2^127 that grows with it, so that of squared lengths which no float
+ * holds the least is still the least, to 1 part in 10^5. */
+float fv_map_bounded_log(double x);
 /* Backward of u = factor omega.x, g [n][m] with row stride ldg: domega += factor g^T x where it is wanted; to be
  * called before dx may overwrite x. */
 void fv_map_projection_gradient(const fv_map_params *p, const fv_rows *rows, double factor, const float *g,

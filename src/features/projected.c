@@ -1,5 +1,8 @@
 /* projected.c: the projection u = W x that most maps begin with, and its backward. */
 #include "features/feature_map.h"
+#include <math.h>
+
+#define FAR 0x1p126f /* logarithms up to here are themselves */
 
 int64_t fv_map_count_m(const fv_attention_options *options, int64_t m)
 {
@@ -39,6 +42,16 @@ void fv_map_project(const fv_map_params *p, const fv_rows *rows, float *u, int64
 void fv_map_squares(const fv_map_params *p, const fv_rows *rows, double factor, float *bias)
 {
     p->kernels->row_dots(rows->n, p->d, (float)factor, rows->x, rows->ldx, rows->x, rows->ldx, 0.0f, bias);
+    for (int64_t i = 0; i < rows->n; i++)
+        if (!(fabsf(bias[i]) <= FAR))
+            bias[i] = fv_map_bounded_log(factor * p->kernels->sum_squares(p->d, rows->x + i * rows->ldx));
+}
+
+float fv_map_bounded_log(double x)
+{
+    /* The squared length of finite floats stays below 2^512, so 2^126 (1 + ...) below 2^127. */
+    double over = log2(fabs(x) / (double)FAR);
+    return (float)(over <= 0 ? x : copysign((double)FAR * (1 + over / 512), x));
 }
 
 void fv_map_projection_gradient(const fv_map_params *p, const fv_rows *rows, double factor, const float *g,

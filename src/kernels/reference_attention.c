@@ -32,8 +32,9 @@ void fv_exp2_rows_top_reference(int64_t n, int64_t c, float *x, int64_t ldx, con
             for (int64_t f = 0; f < c; f++)
                 row[f] += shift[f];
         top[i] = largest(c, row, -INFINITY);
+        float base = top[i] == -INFINITY ? 0.0f : top[i];
         for (int64_t f = 0; f < c; f++)
-            row[f] = exp2_of(row[f] - top[i]);
+            row[f] = exp2_of(row[f] - base);
     }
 }
 

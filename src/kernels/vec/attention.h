@@ -32,7 +32,7 @@ static void KERNEL(exp2_rows_top)(int64_t n, int64_t c, float *x, int64_t ldx, c
         for (int64_t r = first; r < last; r++)
             top[r] = shifted_top(c, x + r * ldx, shift, -INFINITY);
         for (int64_t r = first; r < last; r++)
-            shifted_powers(c, x + r * ldx, shift, top[r]);
+            shifted_powers(c, x + r * ldx, shift, top[r] == -INFINITY ? 0.0f : top[r]);
     }
 }
 
