@@ -361,6 +361,21 @@ static void test_kernel_list(void **state)
     fv_context_destroy(ctx);
 }
 
+static void test_dtype(void **state)
+{
+    (void)state;
+    fv_context *ctx = make_context(1, NULL);
+    assert_string_equal(fv_context_dtype(ctx), "f32");
+    assert_int_equal(fv_context_set_dtype(ctx, "bf16"), FV_OK);
+    assert_string_equal(fv_context_dtype(ctx), "bf16");
+    assert_int_equal(fv_context_set_dtype(ctx, "f16"), FV_ERR_USAGE);
+    assert_non_null(strstr(fv_context_message(ctx), "f32 or bf16"));
+    assert_string_equal(fv_context_dtype(ctx), "bf16");
+    assert_int_equal(fv_context_set_dtype(ctx, "f32"), FV_OK);
+    assert_string_equal(fv_context_dtype(ctx), "f32");
+    fv_context_destroy(ctx);
+}
+
 static void test_messages(void **state)
 {
     (void)state;
@@ -397,11 +412,11 @@ static void test_machine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_philox),   cmocka_unit_test(test_streams),   cmocka_unit_test(test_moments),
-        cmocka_unit_test(test_below),    cmocka_unit_test(test_sizes),     cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_memory),   cmocka_unit_test(test_allocator), cmocka_unit_test(test_parallel),
-        cmocka_unit_test(test_options),  cmocka_unit_test(test_cpu_names), cmocka_unit_test(test_kernel_list),
-        cmocka_unit_test(test_messages), cmocka_unit_test(test_machine),
+        cmocka_unit_test(test_philox),  cmocka_unit_test(test_streams),   cmocka_unit_test(test_moments),
+        cmocka_unit_test(test_below),   cmocka_unit_test(test_sizes),     cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_memory),  cmocka_unit_test(test_allocator), cmocka_unit_test(test_parallel),
+        cmocka_unit_test(test_options), cmocka_unit_test(test_cpu_names), cmocka_unit_test(test_kernel_list),
+        cmocka_unit_test(test_dtype),   cmocka_unit_test(test_messages),  cmocka_unit_test(test_machine),
     };
     unsetenv("FAVOR_CPU"); /* the tests set it themselves */
     return cmocka_run_group_tests(tests, NULL, NULL);

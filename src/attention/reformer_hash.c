@@ -133,8 +133,8 @@ static void hash(const sort_call *c, int64_t length, const float *q, const float
     double doubt = 2.0 * (double)(d + 2) * (double)FLT_EPSILON * largest_column(d, half, rotation);
     for (int64_t i = 0; i < length; i += ROWS) {
         int64_t n = FV_MIN(ROWS, length - i);
-        c->op->ctx->kernels->gemm('N', 'N', n, half, d, 1.0f, q + i * ldq, ldq, rotation, half, 0.0f, t->x,
-                                  half);
+        c->op->ctx->exact->gemm('N', 'N', n, half, d, 1.0f, q + i * ldq, ldq, rotation, half, 0.0f, t->x,
+                                half);
         for (int64_t r = 0; r < n; r++) {
             float gap;
             t->bucket[i + r] = largest(half, t->x + r * half, &gap);

@@ -196,7 +196,7 @@ static void make_twiddles(void *arg, int64_t index, int worker)
 static void begin(fv_tp_call *call, void *scratch, bool backward)
 {
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
-    call->kr = call->t->ctx->kernels;
+    call->kr = call->t->ctx->exact;
     carve(call, &arena, backward);
     plan(call); /* again, into the list */
     fv_parallel(call->t->ctx, call->sizes, make_twiddles, call);

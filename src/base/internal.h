@@ -17,7 +17,8 @@
 struct fv_kernels; /* kernels/kernels.h */
 
 struct fv_context {
-    struct fv_kernels *kernels; /* the kernel table in use */
+    struct fv_kernels *kernels; /* the kernel table in use; its gemm follows the number format of products */
+    struct fv_kernels *exact;   /* the same with gemm in float, for what must not be rounded further */
     const char *cpu;            /* its name */
     int threads;
     void *(*alloc)(void *user, size_t bytes);

@@ -121,11 +121,7 @@ static const cli_option attention_options[] = {
     {.name = "ppsbn", .key = "attention.ppsbn"},
     {.name = "rotary", .key = "attention.rotary"},
     {.name = "rotary-base", .metavar = "X", .key = "attention.rotary_base"},
-    {.name = "dtype",
-     .type = CLI_ENUM,
-     .choices = "f32|bf16",
-     .fallback = "f32",
-     .help = "number format; this version computes in f32"},
+    CLI_DTYPE,
 };
 const cli_group cli_attention_group = {"Attention", attention_options, CLI_COUNT(attention_options)};
 

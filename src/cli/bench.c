@@ -30,6 +30,16 @@ fv_status bench_numbers(const cli_args *args, const char *name, int64_t max, ben
     return FV_OK;
 }
 
+bench_dtypes bench_read_dtypes(const cli_args *args)
+{
+    bench_dtypes list = {1, {"f32"}};
+    int given = cli_given(args, "dtype") ? cli_count(args, "dtype") : 0;
+    for (int i = 0; i < given && i < BENCH_LIST_MAX; i++)
+        list.at[i] = cli_item(args, "dtype", i);
+    list.count = given > BENCH_LIST_MAX ? BENCH_LIST_MAX : given > 0 ? given : 1;
+    return list;
+}
+
 int bench_digit(int *rest, int radix)
 {
     int digit = *rest % radix;

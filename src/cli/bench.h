@@ -12,6 +12,14 @@ typedef struct bench_list {
     int64_t at[BENCH_LIST_MAX];
 } bench_list;
 
+typedef struct bench_dtypes {
+    int count;
+    const char *at[BENCH_LIST_MAX];
+} bench_dtypes;
+
+/* The number formats of --dtype, or f32. */
+bench_dtypes bench_read_dtypes(const cli_args *args);
+
 /* The whole numbers of a list option, each from 1 to max; without the option those of its default text. */
 FV_NODISCARD fv_status bench_numbers(const cli_args *args, const char *name, int64_t max, bench_list *list);
 

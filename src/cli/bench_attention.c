@@ -49,7 +49,7 @@ static const cli_option options[] = {
      .type = CLI_LIST,
      .choices = "f32|bf16",
      .fallback = "f32",
-     .help = "number format; this version computes in f32"},
+     .help = "number formats of the factors of matrix products"},
     {.name = "repeat",
      .type = CLI_INT,
      .metavar = "N",
@@ -71,6 +71,7 @@ typedef struct line {
     int64_t length, heads, dim, features;
     bool more_features; /* not the first of the list: nothing new for kinds without a projection */
     int which;          /* context */
+    const char *dtype;
 } line;
 
 /* What is held for a line. */
@@ -220,12 +221,13 @@ static json_t *make_row(const work *w, const line *l, const double ms[3], size_t
     double flop = fv_attention_flop(w->op, &w->layout, 0);
     if (l->backward)
         flop += fv_attention_flop(w->op, &w->layout, 1);
-    return json_pack(
-        "{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:n, s:I}", "kind",
-        w->info.options.kind, "causal", l->causal, "pass", l->backward ? "forward+backward" : "forward",
-        "length", (json_int_t)l->length, "heads", (json_int_t)l->heads, "dim", (json_int_t)l->dim, "features",
-        (json_int_t)w->info.feature_count, "threads", 0, "dtype", "f32", "ms_median", ms[0], "ms_min", ms[1],
-        "ms_max", ms[2], "gflops", flop / ms[0] * 1e-6, "share_of_peak", "peak_bytes", (json_int_t)peak);
+    return json_pack("{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:n, s:I}", "kind",
+                     w->info.options.kind, "causal", l->causal, "pass",
+                     l->backward ? "forward+backward" : "forward", "length", (json_int_t)l->length, "heads",
+                     (json_int_t)l->heads, "dim", (json_int_t)l->dim, "features",
+                     (json_int_t)w->info.feature_count, "threads", 0, "dtype", l->dtype, "ms_median", ms[0],
+                     "ms_min", ms[1], "ms_max", ms[2], "gflops", flop / ms[0] * 1e-6, "share_of_peak",
+                     "peak_bytes", (json_int_t)peak);
 }
 
 static fv_status measure_line(bench *b, work *w, const line *l)
@@ -252,7 +254,9 @@ static fv_status measure_line(bench *b, work *w, const line *l)
 static fv_status run_line(bench *b, const char *kind, const line *l)
 {
     work w = {.ctx = b->ctx[l->which]};
-    fv_status status = make_work(&w, b->args, kind, l);
+    fv_status status = fv_context_set_dtype(w.ctx, l->dtype);
+    if (status == FV_OK)
+        status = make_work(&w, b->args, kind, l);
     if (status == FV_OK && l->more_features && w.info.drawn_floats == 0)
         bench_pass(b);
     else if (status == FV_OK)
@@ -269,6 +273,7 @@ typedef struct plan {
     const char *kinds[BENCH_LIST_MAX];
     bool causal[2], backward[2];
     int kind_count, causal_count, pass_count;
+    bench_dtypes dtypes;
     bench_list length, heads, dim, features;
 } plan;
 
@@ -308,6 +313,7 @@ static fv_status read_plan(const cli_args *args, plan *p)
 {
     CLI_TRY(read_kinds(args, p));
     read_passes(args, p);
+    p->dtypes = bench_read_dtypes(args);
     CLI_TRY(bench_numbers(args, "length", (int64_t)1 << 32, &p->length));
     CLI_TRY(bench_numbers(args, "heads", 1 << 16, &p->heads));
     CLI_TRY(bench_numbers(args, "dim", 1 << 16, &p->dim));
@@ -317,7 +323,7 @@ static fv_status read_plan(const cli_args *args, plan *p)
 static int plan_lines(const plan *p)
 {
     return p->kind_count * p->causal_count * p->pass_count * p->length.count * p->heads.count * p->dim.count *
-           p->features.count;
+           p->features.count * p->dtypes.count;
 }
 
 /* Lists multiply; the last of them changes fastest. */
@@ -326,6 +332,7 @@ static fv_status run_plan(bench *b, const plan *p)
     for (int i = 0; i < b->total; i++) {
         int rest = i;
         line l = {.which = bench_digit(&rest, b->threads.count)};
+        l.dtype = p->dtypes.at[bench_digit(&rest, p->dtypes.count)];
         int features = bench_digit(&rest, p->features.count);
         l.features = p->features.at[features];
         l.more_features = features > 0;

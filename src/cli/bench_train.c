@@ -30,7 +30,7 @@ static const cli_option options[] = {
      .type = CLI_LIST,
      .choices = "f32|bf16",
      .fallback = "f32",
-     .help = "number format; this version computes in f32"},
+     .help = "number formats of the factors of matrix products"},
     {.name = "repeat",
      .type = CLI_INT,
      .metavar = "N",
@@ -56,6 +56,7 @@ static const cli_group *const groups[] = {&own, &model_group, &cli_attention_gro
 typedef struct plan {
     const char *kinds[BENCH_LIST_MAX];
     int kind_count;
+    bench_dtypes dtypes;
     bench_list length, batch, features; /* features: one 0 without --features */
 } plan;
 
@@ -71,6 +72,7 @@ static fv_status read_plan(const cli_args *args, plan *p)
         CLI_TRY(cli_attention_kind(given ? cli_item(args, "attention", i) : usual[i], &kind));
         p->kinds[i] = kind->name;
     }
+    p->dtypes = bench_read_dtypes(args);
     p->features = (bench_list){1, {0}};
     if (cli_given(args, "features"))
         CLI_TRY(bench_numbers(args, "features", 1 << 20, &p->features));
@@ -107,15 +109,16 @@ static fv_status count_features(fv_context *ctx, const cli_args *args, const fv_
 static json_t *make_row(const fv_config *c, int64_t features, const fv_step_timing *t)
 {
     double seconds = t->ms_median * 1e-3;
-    return json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:n, s:I}", "kind",
-        fv_config_text(c, "attention.kind"), "length", (json_int_t)fv_config_int(c, "length"), "batch",
-        (json_int_t)fv_config_int(c, "batch"), "layers", (json_int_t)fv_config_int(c, "num_hidden_layers"),
-        "d_model", (json_int_t)fv_config_int(c, "hidden_size"), "heads",
-        (json_int_t)fv_config_int(c, "num_attention_heads"), "ffn",
-        (json_int_t)fv_config_int(c, "intermediate_size"), "features", (json_int_t)features, "threads", 0,
-        "dtype", "f32", "ms_median", t->ms_median, "tokens_per_s", (double)t->tokens / seconds, "gflops",
-        t->flop_step / seconds * 1e-9, "share_of_peak", "peak_bytes", (json_int_t)t->peak_bytes);
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:n, s:I}", "kind",
+                     fv_config_text(c, "attention.kind"), "length", (json_int_t)fv_config_int(c, "length"),
+                     "batch", (json_int_t)fv_config_int(c, "batch"), "layers",
+                     (json_int_t)fv_config_int(c, "num_hidden_layers"), "d_model",
+                     (json_int_t)fv_config_int(c, "hidden_size"), "heads",
+                     (json_int_t)fv_config_int(c, "num_attention_heads"), "ffn",
+                     (json_int_t)fv_config_int(c, "intermediate_size"), "features", (json_int_t)features,
+                     "threads", 0, "dtype", fv_config_text(c, "dtype"), "ms_median", t->ms_median,
+                     "tokens_per_s", (double)t->tokens / seconds, "gflops", t->flop_step / seconds * 1e-9,
+                     "share_of_peak", "peak_bytes", (json_int_t)t->peak_bytes);
 }
 
 static fv_status time_line(bench *b, int which, const fv_config *config)
@@ -142,6 +145,7 @@ static fv_status run_line(bench *b, const plan *p, int index, fv_config *config,
 {
     int rest = index;
     *which = bench_digit(&rest, b->threads.count);
+    CLI_TRY(fv_config_set(config, "dtype", p->dtypes.at[bench_digit(&rest, p->dtypes.count)]));
     CLI_TRY(set_int(config, "attention.features", p->features.at[bench_digit(&rest, p->features.count)]));
     CLI_TRY(set_int(config, "batch", p->batch.at[bench_digit(&rest, p->batch.count)]));
     CLI_TRY(set_int(config, "length", p->length.at[bench_digit(&rest, p->length.count)]));
@@ -171,7 +175,7 @@ static fv_status run_lines(fv_context *ctx, const cli_args *args, const plan *p,
 {
     bench b;
     int which = 0;
-    int total = p->kind_count * p->length.count * p->batch.count * p->features.count;
+    int total = p->kind_count * p->length.count * p->batch.count * p->features.count * p->dtypes.count;
     fv_status status = bench_begin(&b, args, ctx, total);
     for (int i = 0; i < b.total && status == FV_OK; i++) {
         status = run_line(&b, p, i, config, &which);

@@ -74,8 +74,15 @@ typedef struct cli_group {
 
 /* Shared groups. A row of an earlier group hides a later row of the same name, so a command that wants
  * --threads as a list puts its own row before cli_common_group. */
-extern const cli_group cli_common_group;    /* --seed --threads --cpu --json --help */
-extern const cli_group cli_help_group;      /* --help alone, for generators */
+extern const cli_group cli_common_group; /* --seed --threads --cpu --json --help */
+extern const cli_group cli_help_group;   /* --help alone, for generators */
+/* main.c sets it on the context of the command. */
+#define CLI_DTYPE                                                                                            \
+    {                                                                                                        \
+        .name = "dtype", .type = CLI_ENUM, .key = "dtype", .choices = "f32|bf16", .fallback = "f32",         \
+        .help = "number format of the factors of matrix products"                                            \
+    }
+
 extern const cli_group cli_attention_group; /* --attention ... --dtype, as interfaces of every command */
 
 typedef struct cli_args cli_args;

@@ -9,6 +9,7 @@ static const cli_option options[] = {
      .choices = "valid|test|all",
      .fallback = "test",
      .help = "which part of them"},
+    CLI_DTYPE,
 };
 static const cli_group own = {"Evaluation", options, CLI_COUNT(options)};
 static const cli_group *const groups[] = {&own, &cli_common_group, NULL};

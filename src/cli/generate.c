@@ -38,6 +38,7 @@ static const cli_option options[] = {
      .choices = "best|last",
      .fallback = "best",
      .help = "model at the best validation loss (the last one where there is none yet), or the last one"},
+    CLI_DTYPE,
     {.name = "state-in", .type = CLI_FILE, .help = "continue from a state written by --state-out"},
     {.name = "state-out", .type = CLI_FILE, .help = "write the state after the last token"},
 };

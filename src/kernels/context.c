@@ -104,7 +104,7 @@ fv_status fv_context_create(fv_context **out, const fv_context_options *options)
     void *(*alloc)(void *, size_t) = options->alloc ? options->alloc : default_alloc;
     void (*release)(void *, void *) = options->free ? options->free : default_free;
     fv_context *ctx = alloc(options->alloc_user, sizeof *ctx);
-    fv_kernels *kernels = alloc(options->alloc_user, sizeof *kernels);
+    fv_kernels *kernels = alloc(options->alloc_user, 2 * sizeof *kernels);
     if (ctx == NULL || kernels == NULL) {
         if (ctx != NULL)
             release(options->alloc_user, ctx);
@@ -114,6 +114,7 @@ fv_status fv_context_create(fv_context **out, const fv_context_options *options)
     }
     memset(ctx, 0, sizeof *ctx);
     ctx->kernels = kernels;
+    ctx->exact = kernels + 1;
     ctx->cpu = cpu;
     ctx->threads = options->threads > 0 ? options->threads : omp_get_num_procs();
     ctx->alloc = alloc;
@@ -122,7 +123,8 @@ fv_status fv_context_create(fv_context **out, const fv_context_options *options)
     ctx->log = options->log;
     ctx->log_user = options->log_user;
     pthread_mutex_init(&ctx->lock, NULL);
-    fv_kernels_fill(kernels, flags);
+    fv_kernels_fill(ctx->exact, flags);
+    *ctx->kernels = *ctx->exact;
     if (flags != 0 && flags != fv_cpu_flags())
         fv_gemm_limit(flags);
     *out = ctx;
@@ -151,6 +153,20 @@ int fv_context_threads(const fv_context *ctx)
 const char *fv_context_cpu(const fv_context *ctx)
 {
     return ctx->cpu;
+}
+
+fv_status fv_context_set_dtype(fv_context *ctx, const char *dtype)
+{
+    bool bf16 = strcmp(dtype, "bf16") == 0;
+    if (!bf16 && strcmp(dtype, "f32") != 0)
+        return fv_fail(ctx, FV_ERR_USAGE, "number format %s: expected f32 or bf16", dtype);
+    ctx->kernels->gemm = bf16 ? ctx->exact->gemm_bf16 : ctx->exact->gemm;
+    return FV_OK;
+}
+
+const char *fv_context_dtype(const fv_context *ctx)
+{
+    return ctx->kernels->gemm == ctx->exact->gemm ? "f32" : "bf16";
 }
 
 const char *fv_context_gemm(const fv_context *ctx)

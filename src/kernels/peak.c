@@ -56,7 +56,7 @@ double fv_measure_sgemm(fv_context *ctx, double seconds)
     round_plan plan = {.ctx = ctx};
     plan.matrices = fv_alloc_array(ctx, floats, sizeof(float));
     plan.rate = fv_alloc_array(ctx, ctx->threads, sizeof(double));
-    gemm_function *const makers[] = {ctx->kernels->gemm, fv_gemm_provided};
+    gemm_function *const makers[] = {ctx->exact->gemm, fv_gemm_provided};
     const int rounds = ROUNDS * FV_COUNT(shapes) * FV_COUNT(makers);
     double best = 0.0;
     if (plan.matrices != NULL && plan.rate != NULL) {

@@ -313,6 +313,7 @@ fv_status fv_train(fv_context *ctx, const fv_config *config, const fv_train_opti
                    fv_train_result *result)
 {
     fv_run run;
+    const char *dtype = fv_context_dtype(ctx);
     fv_status status = fv_run_open(&run, ctx, config, options);
     if (status == FV_OK)
         status = fv_run_steps(&run);
@@ -323,5 +324,6 @@ fv_status fv_train(fv_context *ctx, const fv_config *config, const fv_train_opti
         .stopped_early = run.steps > run.state.step && out_of_patience(&run),
     };
     fv_run_close(&run);
+    (void)fv_context_set_dtype(ctx, dtype);
     return status;
 }

@@ -184,6 +184,7 @@ fv_status fv_run_open(fv_run *run, fv_context *ctx, const fv_config *given, cons
     TRY(open_directory(run));
     TRY(run->resumed ? continue_settings(run, given) : fv_settings_complete(&run->config, ctx, given));
     read_settings(run);
+    TRY(fv_context_set_dtype(ctx, fv_config_text(run->config, "dtype")));
     TRY(fv_schedule_make(&run->schedule, ctx, run->config));
     TRY(open_model(run));
     TRY(open_data(run));

@@ -142,6 +142,7 @@ static fv_status complete_settings(bench *b, const fv_config *given)
 static fv_status run(bench *b, const fv_config *config, int repeat, fv_step_timing *timing)
 {
     TRY(complete_settings(b, config));
+    TRY(fv_context_set_dtype(b->ctx, fv_config_text(b->config, "dtype")));
     TRY(fv_schedule_make(&b->schedule, b->ctx, b->config));
     TRY(fv_model_build(&b->model, b->ctx, b->config));
     TRY(make_batch(b, repeat));
@@ -159,7 +160,9 @@ fv_status fv_time_step(fv_context *ctx, const fv_config *config, int repeat, fv_
     if (repeat < 1)
         return fv_fail(ctx, FV_ERR_USAGE, "repeat: %d steps cannot be timed, expected 1 or more", repeat);
     fv_context_reset_peak(ctx);
+    const char *dtype = fv_context_dtype(ctx);
     fv_status status = run(&b, config, repeat, timing);
+    (void)fv_context_set_dtype(ctx, dtype);
     fv_free(ctx, b.inputs);
     fv_free(ctx, b.targets);
     fv_free(ctx, b.offsets);

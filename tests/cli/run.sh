@@ -30,7 +30,7 @@ trap 'rm -rf "$work"' EXIT
 passed=0 failed=0 skipped=0
 for name in "${cases[@]}"; do
     mkdir "$work/$name"
-    (cd "$work/$name" && timeout 120 bash -c ". '$here/lib.sh' && . '$here/cases/$name.sh'") \
+    (cd "$work/$name" && timeout 600 bash -c ". '$here/lib.sh' && . '$here/cases/$name.sh'") \
         >"$work/$name.raw" 2>&1
     sed -E -f "$here/normalise.sed" "$work/$name.raw" >"$work/$name.txt"
     if grep -q '^SKIP ' "$work/$name.txt"; then

@@ -1,25 +1,25 @@
 # Benchmarks: their fields and what is left out; no time is judged.
 check 'attention: lists multiply, fields as documented' 'favor bench attention --attention favor+,exact,identity --length 16,64 \
---heads 2 --dim 8 --features 16 --threads 1,2 --causal --repeat 1 --json 2>/dev/null | python3 -c "
+--heads 2 --dim 8 --features 16 --threads 1,2 --dtype f32,bf16 --causal --repeat 1 --json 2>/dev/null | python3 -c "
 import json, sys
 rows = json.load(sys.stdin)
 fields = \"kind causal pass length heads dim features threads dtype ms_median ms_min ms_max gflops share_of_peak peak_bytes\"
-assert len(rows) == 3 * 2 * 2 * 2 and all(list(row) == fields.split() for row in rows)
+assert len(rows) == 3 * 2 * 2 * 2 * 2 and all(list(row) == fields.split() for row in rows)
 for row in rows:
     assert row[\"causal\"] is True and row[\"ms_min\"] <= row[\"ms_median\"] <= row[\"ms_max\"] and row[\"peak_bytes\"] > 0
     n, back = row[\"length\"], 3 if row[\"pass\"] == \"forward+backward\" else 1
     flop = {\"favor+\": 2 * 8 * n * 16 * 8, \"exact\": 2 * 2 * n * n * 8, \"identity\": 0}[row[\"kind\"]] * back
     assert abs(row[\"gflops\"] * row[\"ms_median\"] * 1e6 - flop) <= 1e-6 * flop"'
 check 'train: fields as documented' 'favor bench train --attention relu --length 16 --batch 2 --layers 1 --d-model 16 --heads 2 \
---ffn 16 --repeat 1 --json 2>/dev/null | python3 -c "
+--ffn 16 --dtype bf16 --repeat 1 --json 2>/dev/null | python3 -c "
 import json, sys
 (row,) = json.load(sys.stdin)
 fields = \"kind length batch layers d_model heads ffn features threads dtype ms_median tokens_per_s gflops share_of_peak peak_bytes\"
-assert list(row) == fields.split()
+assert list(row) == fields.split() and row[\"dtype\"] == \"bf16\"
 assert abs(row[\"tokens_per_s\"] * row[\"ms_median\"] / 1e3 - 32) < 1e-3"'
 q 'favor bench attention --attention exact --length 4294967296 --heads 64'
 q 'favor bench attention --length 0'
 q 'favor bench attention --length 16,x'
 q 'favor bench attention --attention bogus'
-q 'favor bench attention --dtype bf16'
+t 'favor bench attention --dtype f16'
 q 'favor bench train --threads 0'

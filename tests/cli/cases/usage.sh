@@ -42,7 +42,7 @@ t 'favor train --data a --out b --denominator sign'
 t 'favor train --data a --out b --denominator none:1'
 t 'favor train --data a --out b --denominator add:x'
 t 'favor train --data a --out b --projection fourier'
-t 'favor train --data a --out b --dtype bf16'
+t 'favor train --data a --out b --dtype f16'
 t 'favor man trian'
 t 'favor completion zsh'
 # Commands of two words.
