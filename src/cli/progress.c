@@ -29,32 +29,37 @@ static int terminal_width(void)
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-/* How units are counted, and what their rate counts: work in pieces is told by pieces, but paced in tokens.
- */
-static const struct {
+/* How units are counted, and what their rate counts: work in pieces is told by pieces, but paced in tokens;
+ * pieces that differ in size, as the lines of a table, have no pace. */
+typedef struct unit_words {
     const char *unit, *many, *paced;
-} units[] = {
+} unit_words;
+
+static const unit_words units[] = {
     {"step", "steps", "tokens"}, {"batch", "batches", "tokens"}, {"byte", "bytes", "bytes"},
-    {"draw", "draws", "draws"},  {"token", "tokens", "tokens"},
+    {"draw", "draws", "draws"},  {"token", "tokens", "tokens"},  {"row", "rows", "rows"},
+    {"line", "lines", NULL},
 };
 
-static int find_unit(const char *unit)
+static unit_words words_of(const char *unit)
 {
     for (int i = 0; i < CLI_COUNT(units); i++)
         if (strcmp(units[i].unit, unit) == 0)
-            return i;
-    return CLI_COUNT(units) - 1;
+            return units[i];
+    return (unit_words){unit, unit, unit};
 }
 
 /* "train 120/2000 steps  12.3 k tokens/s  loss 2.731  left 1:02" */
 static int describe(char *text, size_t bytes, const fv_progress *report)
 {
-    int unit = find_unit(report->unit);
+    unit_words unit = words_of(report->unit);
     int used = snprintf(text, bytes, "%s %lld", report->phase, (long long)report->done);
     if (report->total > 0)
         used += snprintf(text + used, bytes - (size_t)used, "/%lld", (long long)report->total);
-    used += snprintf(text + used, bytes - (size_t)used, " %s  %s %s/s", units[unit].many,
-                     cli_si(report->rate).text, units[unit].paced);
+    used += snprintf(text + used, bytes - (size_t)used, " %s", unit.many);
+    if (unit.paced != NULL)
+        used +=
+            snprintf(text + used, bytes - (size_t)used, "  %s %s/s", cli_si(report->rate).text, unit.paced);
     if (isfinite(report->loss))
         used += snprintf(text + used, bytes - (size_t)used, "  loss %.4f", report->loss);
     if (report->seconds_left >= 0)

@@ -11,6 +11,6 @@ s/(it can run:).*/\1 NAMES/
 s/(loss|accuracy|perplexity|bits per token) [0-9.]+( %)?/\1 X\2/g
 s/^(> (model|empirical)) [-0-9. %]+$/\1 X/
 # Progress comes when it comes.
-/^! (train|scan|evaluate|approx) [0-9]+/d
+/^! (train|scan|evaluate|approx|bench|attend) [0-9]+/d
 s/(fingerprint|this one has) [0-9a-f]{16}/\1 F/g
 /^! favor: generate: N tokens in/d

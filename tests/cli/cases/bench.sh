@@ -23,3 +23,7 @@ q 'favor bench attention --length 16,x'
 q 'favor bench attention --attention bogus'
 t 'favor bench attention --dtype f16'
 q 'favor bench train --threads 0'
+# More and more repetitions, until the bench lasts long enough to tell how far it is.
+check 'progress counts lines' 'for repeat in 30000 100000 300000 1000000; do
+favor bench attention --attention relu --length 64 --heads 1 --dim 8 --features 16 --threads 1 --repeat $repeat 2>err >out
+grep -q "^bench" err && break; done; grep -qE "^bench [12]/2 lines  left [0-9]" err'
