@@ -123,6 +123,10 @@ FV_API size_t fv_available_memory(void);
  * `seconds`. Every share of peak in favor is against this figure, taken in the same run. */
 FV_API double fv_measure_sgemm(fv_context *ctx, double seconds);
 
+/* The rate at which this machine reads memory, in GB/s (1e9 bytes a second) with the context's threads, measured now over
+ * about `seconds` on an array of 1 GiB (a quarter of the memory at hand where that is less). */
+FV_API double fv_measure_bandwidth(fv_context *ctx, double seconds);
+
 /* Allocation through the context: 64-byte aligned, NULL (and a message) when out of memory. */
 FV_API void *fv_alloc(fv_context *ctx, size_t bytes);
 FV_API void fv_free(fv_context *ctx, void *memory);
