@@ -74,6 +74,14 @@ FV_API FV_NODISCARD fv_status fv_stream_create(fv_stream **stream, fv_model *mod
 FV_API void fv_stream_destroy(fv_stream *stream);
 FV_API int64_t fv_stream_tokens(const fv_stream *stream); /* tokens fed so far */
 
+/* The bytes that one more token of a stream reads at least: what decoding costs where memory is the limit. Also what a
+ * stream will hold, before there is one. FV_ERR_USAGE for a model that cannot stream. */
+typedef struct fv_stream_cost {
+    size_t weights; /* each parameter and projection once; of tables that are looked up, one row */
+    size_t state;   /* of a stream that holds `tokens` tokens */
+} fv_stream_cost;
+FV_API FV_NODISCARD fv_status fv_stream_measure(fv_model *model, int64_t tokens, fv_stream_cost *cost);
+
 /* Feeds tokens (in chunks when many) and returns the logits [vocabulary] after the last one. count 0: the
  * logits after the last token fed before; a saved state holds them. */
 FV_API FV_NODISCARD fv_status fv_stream_feed(fv_stream *stream, const int32_t *tokens, int64_t count,

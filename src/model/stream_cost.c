@@ -1,0 +1,38 @@
+/* stream_cost.c: the bytes a stream lives on, told before there is one.
+ *
+ * A token passes every matrix once, so a token of a single stream is bound by how fast memory is read. Tables are
+ * looked up, not read: a token needs one row of the embedding (all of it where it is the output matrix too) and one row
+ * of the positions. Random features read their projections as well.
+ */
+#include "model/stream.h"
+
+static int64_t weight_floats(const fv_model *model)
+{
+    const fv_shape *s = &model->shape;
+    int64_t floats = model->float_count;
+    if (!s->tied)
+        floats -= (s->vocabulary - 1) * s->width;
+    if (s->places_kind == FV_PLACES_LEARNED)
+        floats -= (s->places - 1) * s->width;
+    if (s->places_kind == FV_PLACES_SINUSOIDAL)
+        floats += s->width;
+    return floats + s->layers * fv_operators_drawn(&model->ops, FV_USE_SELF);
+}
+
+fv_status fv_stream_measure(fv_model *model, int64_t tokens, fv_stream_cost *cost)
+{
+    *cost = (fv_stream_cost){0};
+    size_t layer = 0, all;
+    for (int part = 0; part < FV_ATTENTION_PARTS; part++) {
+        const fv_attention *op = model->ops.of[FV_USE_SELF][part].op;
+        size_t bytes = 0;
+        if (op != NULL)
+            TRY(fv_attention_state_bytes(op, tokens, &bytes));
+        layer = fv_add_bytes(layer, bytes);
+    }
+    if (__builtin_mul_overflow(layer, (size_t)model->shape.layers, &all))
+        all = SIZE_MAX;
+    cost->state = all;
+    cost->weights = (size_t)weight_floats(model) * sizeof(float);
+    return FV_OK;
+}

@@ -1,0 +1,103 @@
+/* test_stream_cost.c: what fv_stream_measure tells beforehand is what a stream holds and what a token reads. */
+#include "model/stream.h"
+#include "support/scratch.h"
+#include "support/tiny_model.h"
+#include <string.h>
+
+#define OK(expr) assert_int_equal((expr), FV_OK)
+
+enum { LAYERS = 2, WIDTH = 16, HEADS = 2, FEATURES = 16, TOKENS = 40 };
+
+#define CAUSAL "is_decoder", "true"
+static const char *const favor[] = {CAUSAL, NULL};
+static const char *const relu[] = {CAUSAL, "attention.kind", "relu", NULL};
+static const char *const exact[] = {CAUSAL, "attention.kind", "exact", NULL};
+static const char *const tied[] = {CAUSAL, "tie_word_embeddings", "true", NULL};
+static const char *const placeless[] = {CAUSAL, "position_embedding_type", "none", NULL};
+static const char *const sinusoidal[] = {CAUSAL, "position_embedding_type", "sinusoidal", NULL};
+
+static const struct {
+    const char *const *settings;
+    int64_t rows;  /* of tables that a token looks up */
+    int64_t drawn; /* floats of the projections of a head */
+    bool grows;    /* keeps keys */
+} cases[] = {
+    {favor, 2, FEATURES *WIDTH / HEADS, false},
+    {relu, 2, 0, false},
+    {exact, 2, 0, true},
+    {tied, 1, FEATURES *WIDTH / HEADS, false},
+    {placeless, 1, FEATURES *WIDTH / HEADS, false},
+    {sinusoidal, 2, FEATURES *WIDTH / HEADS, false},
+};
+
+/* Parameters that are multiplied or added, tensor by tensor: all but tables that are only looked up. */
+static int64_t dense_floats(const fv_model *model, bool is_tied)
+{
+    int64_t floats = 0;
+    for (int i = 0; i < fv_model_parameter_count(model); i++) {
+        const fv_parameter *p = fv_model_parameter_at(model, i);
+        bool table = strncmp(p->name, "embeddings.", 11) == 0;
+        bool output = is_tied && strcmp(p->name, "embeddings.token.weight") == 0;
+        floats += table && !output ? 0 : p->count;
+    }
+    return floats;
+}
+
+static void test_weights(void **state)
+{
+    (void)state;
+    fv_context *ctx = tiny_context(1);
+    for (int i = 0; i < FV_COUNT(cases); i++) {
+        fv_model *model = tiny_model(ctx, cases[i].settings);
+        fv_stream_cost cost;
+        OK(fv_stream_measure(model, TOKENS, &cost));
+        int64_t floats = dense_floats(model, cases[i].settings == tied) + cases[i].rows * WIDTH +
+                         LAYERS * HEADS * cases[i].drawn;
+        assert_int_equal(cost.weights, floats * (int64_t)sizeof(float));
+        fv_model_destroy(model);
+    }
+    fv_context_destroy(ctx);
+}
+
+static void test_state(void **state)
+{
+    (void)state;
+    fv_context *ctx = tiny_context(1);
+    for (int i = 0; i < FV_COUNT(cases); i++) {
+        fv_model *model = tiny_model(ctx, cases[i].settings);
+        fv_stream_cost once, twice;
+        fv_stream *stream;
+        OK(fv_stream_measure(model, TOKENS, &once));
+        OK(fv_stream_measure(model, 2 * TOKENS, &twice));
+        OK(fv_stream_create(&stream, model, TOKENS));
+        assert_int_equal(once.state, LAYERS * (stream->state_bytes[0] + stream->state_bytes[1]));
+        size_t more = cases[i].grows ? (size_t)LAYERS * TOKENS * 2 * WIDTH * sizeof(float) : 0;
+        assert_int_equal(twice.state, once.state + more);
+        fv_stream_destroy(stream);
+        fv_model_destroy(model);
+    }
+    fv_context_destroy(ctx);
+}
+
+static void test_without_streams(void **state)
+{
+    (void)state;
+    static const char *const bidirectional[] = {"is_decoder", "false", NULL};
+    fv_context *ctx = tiny_context(1);
+    fv_model *model = tiny_model(ctx, bidirectional);
+    fv_stream_cost cost;
+    assert_int_equal(fv_stream_measure(model, TOKENS, &cost), FV_ERR_USAGE);
+    assert_int_equal(cost.state + cost.weights, 0);
+    fv_model_destroy(model);
+    fv_context_destroy(ctx);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_state),
+        cmocka_unit_test(test_without_streams),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
