@@ -355,6 +355,31 @@ static void a_step_can_be_timed(void **state)
     fv_config_destroy(c);
 }
 
+/* Forward is a third of the work and keeps less; what is predicted bounds what is held. */
+static void passes_can_be_timed_and_predicted(void **state)
+{
+    (void)state;
+    fv_step_timing forward, both, step;
+    fv_model_cost cost;
+    fv_config *c = tiny_run_config(ctx, "task", "mlm", NULL);
+    size_t held = fv_context_bytes(ctx);
+    expect_ok(fv_predict_step(ctx, c, &cost));
+    assert_int_equal(fv_context_bytes(ctx), held);
+    expect_ok(fv_time_pass(ctx, c, 0, 2, &forward));
+    expect_ok(fv_time_pass(ctx, c, 1, 2, &both));
+    expect_ok(fv_time_step(ctx, c, 2, &step));
+    assert_true(forward.tokens == 64 && both.tokens == 64);
+    assert_true(0 < forward.ms_min && forward.ms_min <= forward.ms_median);
+    assert_true(forward.flop_step == cost.flop_forward && both.flop_step == cost.flop_step);
+    assert_true(forward.peak_bytes < both.peak_bytes && both.peak_bytes < step.peak_bytes);
+    assert_true(cost.bytes > (size_t)cost.parameters * 4 * sizeof(float));
+    expect_failure(ctx, fv_time_pass(ctx, c, 0, 0, &forward), FV_ERR_USAGE, "repeat", NULL);
+    expect_ok(fv_config_set(c, "attention.kind", "none such"));
+    expect_failure(ctx, fv_predict_step(ctx, c, &cost), FV_ERR_USAGE, "none such", NULL);
+    assert_int_equal(cost.bytes, 0);
+    fv_config_destroy(c);
+}
+
 /* ---- allocation failure -------------------------------------------------------------------------- */
 
 /* A new run, the same continued, evaluated, and a timed step. */
@@ -380,6 +405,7 @@ static fv_status whole_walk(fv_context *one, fv_config *c)
     TRY(fv_config_set(c, "steps", "2"));
     TRY(tiny_train(one, c, "hungry", 1, NULL));
     TRY(fv_evaluate(one, scratch_path("hungry"), NULL, 0, FV_SPLIT_VALID, NULL, &model, &empirical));
+    TRY(fv_time_pass(one, c, 0, 1, &timing));
     return fv_time_step(one, c, 1, &timing);
 }
 
@@ -416,6 +442,7 @@ int main(void)
         cmocka_unit_test(divergence_keeps_the_last_good_checkpoint),
         cmocka_unit_test(observers_are_told),
         cmocka_unit_test(a_step_can_be_timed),
+        cmocka_unit_test(passes_can_be_timed_and_predicted),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests_name("train", tests, setup, teardown);

@@ -75,11 +75,17 @@ FV_API FV_NODISCARD fv_status fv_evaluate(fv_context *ctx, const char *directory
 typedef struct fv_step_timing {
     int64_t tokens; /* a step */
     double ms_median, ms_min, ms_max;
-    double flop_step; /* model FLOP a step */
+    double flop_step; /* model FLOP of what was timed */
     size_t peak_bytes;
 } fv_step_timing;
 FV_API FV_NODISCARD fv_status fv_time_step(fv_context *ctx, const fv_config *config, int repeat,
                                            fv_step_timing *timing);
+/* The same for passes without an optimizer: forward as evaluation does it, keeping nothing (backward = 0), or
+ * forward and backward. */
+FV_API FV_NODISCARD fv_status fv_time_pass(fv_context *ctx, const fv_config *config, int backward, int repeat,
+                                           fv_step_timing *timing);
+/* What a training step of these settings will need; no memory is touched. */
+FV_API FV_NODISCARD fv_status fv_predict_step(fv_context *ctx, const fv_config *config, fv_model_cost *cost);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-/* timing.c: training steps on synthetic tokens, timed one by one for `favor bench train`.
+/* timing.c: training steps and passes on synthetic tokens, timed one by one for `favor bench`.
  *
  * A step is what fv_train does between two batches: forward, loss, backward, norm, clip, AdamW. Letters are
  * drawn at random; mlm predicts every 1/mask_rate-th of them. The peak counts what the context allocates.
@@ -75,27 +75,30 @@ static fv_status make_batch(bench *b, int repeat)
     return FV_OK;
 }
 
-static fv_status check_memory(bench *b, fv_step_timing *timing)
+/* ---- what is timed ------------------------------------------------------------------------------------- */
+
+/* Call number t. */
+typedef fv_status timed_call(bench *b, int64_t t);
+
+static fv_status forward(bench *b, int64_t t)
 {
-    fv_model_cost cost;
-    size_t available = fv_available_memory();
-    TRY(fv_model_measure(b->model, b->batch.tokens, b->batch.tokens / b->batch.sequences, b->batch.predicted,
-                         &cost));
-    timing->flop_step = cost.flop_step;
-    if (cost.bytes <= available)
-        return FV_OK;
-    return fv_fail(b->ctx, FV_ERR_RESOURCE,
-                   "a step needs about %.2f GiB, %.2f GiB are available; lower batch or "
-                   "length",
-                   (double)cost.bytes / 0x1p30, (double)available / 0x1p30);
+    (void)t;
+    double loss = 0.0;
+    int64_t correct = 0;
+    return fv_model_evaluate(b->model, &b->batch, &loss, &correct);
 }
 
-static fv_status step(bench *b, int64_t t)
+static fv_status forward_backward(bench *b, int64_t t)
 {
     double loss = 0.0;
     int64_t correct = 0;
     uint64_t seed = (uint64_t)fv_config_int(b->config, "seed");
-    TRY(fv_model_train_batch(b->model, &b->batch, 1.0f, seed, t, 0, &loss, &correct));
+    return fv_model_train_batch(b->model, &b->batch, 1.0f, seed, t, 0, &loss, &correct);
+}
+
+static fv_status step(bench *b, int64_t t)
+{
+    TRY(forward_backward(b, t));
     double mean = 1.0 / (double)FV_MAX(b->batch.predicted, 1);
     double norm = fv_optimizer_norm(b->optimizer) * mean;
     fv_optimizer_step(b->optimizer, t + 1, fv_schedule_rate(&b->schedule, t + 1),
@@ -103,18 +106,24 @@ static fv_status step(bench *b, int64_t t)
     return FV_OK;
 }
 
+/* A pass forward alone keeps nothing for backward; only steps need an optimizer. */
+typedef struct timed {
+    timed_call *call;
+    bool training, optimizer;
+} timed;
+
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-static fv_status time_steps(bench *b, int repeat, fv_step_timing *timing)
+static fv_status time_calls(bench *b, const timed *what, int repeat, fv_step_timing *timing)
 {
-    TRY(step(b, 0)); /* plans, touches its memory */
+    TRY(what->call(b, 0)); /* plans, touches its memory */
     for (int i = 0; i < repeat; i++) {
         double begin = fv_now();
-        TRY(step(b, i + 1));
+        TRY(what->call(b, i + 1));
         b->seconds[i] = fv_now() - begin;
     }
     qsort(b->seconds, (size_t)repeat, sizeof *b->seconds, by_value);
@@ -125,6 +134,8 @@ static fv_status time_steps(bench *b, int repeat, fv_step_timing *timing)
     timing->peak_bytes = fv_context_peak_bytes(b->ctx);
     return FV_OK;
 }
+
+/* ---- the model, its batch and their memory --------------------------------------------------------------- */
 
 /* Synthetic tokens come from no file: a task that reads columns gets their reader. */
 static fv_status complete_settings(bench *b, const fv_config *given)
@@ -139,21 +150,59 @@ static fv_status complete_settings(bench *b, const fv_config *given)
     return status;
 }
 
-static fv_status run(bench *b, const fv_config *config, int repeat, fv_step_timing *timing)
+/* A model whose memory is reserved, not touched, and what a step on `predicted` targets costs. */
+static fv_status build(bench *b, const fv_config *config, int64_t *predicted, fv_model_cost *cost)
 {
+    fv_batch_bounds most;
     TRY(complete_settings(b, config));
     TRY(fv_context_set_dtype(b->ctx, fv_config_text(b->config, "dtype")));
     TRY(fv_schedule_make(&b->schedule, b->ctx, b->config));
     TRY(fv_model_build(&b->model, b->ctx, b->config));
-    TRY(make_batch(b, repeat));
-    TRY(check_memory(b, timing));
-    TRY(fv_model_start(b->model, (uint64_t)fv_config_int(b->config, "seed")));
-    TRY(fv_model_prepare(b->model, b->batch.tokens, b->batch.sequences, b->batch.predicted, true));
-    TRY(fv_optimizer_create(&b->optimizer, b->ctx, b->model, b->config));
-    return time_steps(b, repeat, timing);
+    TRY(fv_task_bounds(b->ctx, b->config, &most));
+    *predicted = most.predicted;
+    return fv_model_measure(b->model, most.tokens, most.tokens / most.sequences, most.predicted, cost);
 }
 
-fv_status fv_time_step(fv_context *ctx, const fv_config *config, int repeat, fv_step_timing *timing)
+static fv_status check_memory(fv_context *ctx, const char *what, size_t bytes, size_t available)
+{
+    if (bytes <= available)
+        return FV_OK;
+    return fv_fail(ctx, FV_ERR_RESOURCE,
+                   "a %s needs about %.2f GiB, %.2f GiB are available; lower batch or "
+                   "length",
+                   what, (double)bytes / 0x1p30, (double)available / 0x1p30);
+}
+
+static fv_status prepare(bench *b, const timed *what, const fv_config *config, int repeat,
+                         fv_step_timing *timing)
+{
+    size_t available = fv_available_memory(), before = fv_context_bytes(b->ctx);
+    int64_t predicted;
+    fv_model_cost cost;
+    TRY(build(b, config, &predicted, &cost));
+    timing->flop_step = what->training ? cost.flop_step : cost.flop_forward;
+    if (what->training)
+        TRY(check_memory(b->ctx, "step", cost.bytes, available));
+    TRY(make_batch(b, repeat));
+    TRY(fv_model_prepare(b->model, b->batch.tokens, b->batch.sequences, predicted, what->training));
+    TRY(check_memory(b->ctx, "pass", fv_context_bytes(b->ctx) - before, available));
+    TRY(fv_model_start(b->model, (uint64_t)fv_config_int(b->config, "seed")));
+    return what->optimizer ? fv_optimizer_create(&b->optimizer, b->ctx, b->model, b->config) : FV_OK;
+}
+
+static void release(bench *b)
+{
+    fv_free(b->ctx, b->inputs);
+    fv_free(b->ctx, b->targets);
+    fv_free(b->ctx, b->offsets);
+    fv_free(b->ctx, b->seconds);
+    fv_optimizer_destroy(b->optimizer);
+    fv_model_destroy(b->model);
+    fv_config_destroy(b->config);
+}
+
+static fv_status time_what(fv_context *ctx, const timed *what, const fv_config *config, int repeat,
+                           fv_step_timing *timing)
 {
     bench b = {.ctx = ctx};
     memset(timing, 0, sizeof *timing);
@@ -161,14 +210,34 @@ fv_status fv_time_step(fv_context *ctx, const fv_config *config, int repeat, fv_
         return fv_fail(ctx, FV_ERR_USAGE, "repeat: %d steps cannot be timed, expected 1 or more", repeat);
     fv_context_reset_peak(ctx);
     const char *dtype = fv_context_dtype(ctx);
-    fv_status status = run(&b, config, repeat, timing);
+    fv_status status = prepare(&b, what, config, repeat, timing);
+    if (status == FV_OK)
+        status = time_calls(&b, what, repeat, timing);
     (void)fv_context_set_dtype(ctx, dtype);
-    fv_free(ctx, b.inputs);
-    fv_free(ctx, b.targets);
-    fv_free(ctx, b.offsets);
-    fv_free(ctx, b.seconds);
-    fv_optimizer_destroy(b.optimizer);
-    fv_model_destroy(b.model);
-    fv_config_destroy(b.config);
+    release(&b);
+    return status;
+}
+
+fv_status fv_time_step(fv_context *ctx, const fv_config *config, int repeat, fv_step_timing *timing)
+{
+    return time_what(ctx, &(timed){step, true, true}, config, repeat, timing);
+}
+
+fv_status fv_time_pass(fv_context *ctx, const fv_config *config, int backward, int repeat,
+                       fv_step_timing *timing)
+{
+    const timed what = {backward ? forward_backward : forward, backward != 0, false};
+    return time_what(ctx, &what, config, repeat, timing);
+}
+
+fv_status fv_predict_step(fv_context *ctx, const fv_config *config, fv_model_cost *cost)
+{
+    bench b = {.ctx = ctx};
+    int64_t predicted;
+    *cost = (fv_model_cost){0};
+    const char *dtype = fv_context_dtype(ctx);
+    fv_status status = build(&b, config, &predicted, cost);
+    (void)fv_context_set_dtype(ctx, dtype);
+    release(&b);
     return status;
 }
