@@ -323,6 +323,22 @@ FV_API const fv_attention_kind *fv_attention_kind_find(const char *name); /* NUL
 FV_API int fv_attention_kind_takes(const fv_attention_kind *kind, const char *option, const char *with);
 FV_API int fv_attention_kind_input(const fv_attention_kind *kind, fv_input which);
 
+/* The kind that `auto` stands for where exact attention is slower. */
+#define FV_ATTENTION_KERNELIZED "favor+"
+
+typedef struct fv_attention_choice {
+    const char *kind;  /* "exact" or FV_ATTENTION_KERNELIZED */
+    int64_t crossover; /* tokens from which on the kernelized kind is the faster one; 0: not measured */
+} fv_attention_choice;
+
+/* Chooses between exact and kernelized attention for sequences of `length` tokens by timing both on this machine, with the threads
+ * and the number format of the context: some calls at lengths of 64 to 4096 tokens, fractions of a second in all. options as for
+ * an operator, their kind is not read; backward: forward and backward count, else forward. Where exact attention does not take the
+ * options (random projections, gates), the kernelized kind is chosen and nothing timed. The choice depends on the hour near the
+ * crossover: keep it with what was made by it. */
+FV_API FV_NODISCARD fv_status fv_attention_choose(fv_context *ctx, const fv_attention_options *options,
+                                                  int64_t length, int backward, fv_attention_choice *choice);
+
 /* Kernels that are power series f(q.k scale) (rmf-*): the radius of convergence of f (HUGE_VAL for all others);
  * an upper bound on |q.k scale| over the call, max |q| max |k| scale a head and sequence: where it passes the
  * radius there may be pairs for which no kernel is approximated, though every number stays finite; and the part

@@ -38,6 +38,7 @@ static fv_status make_operator(apply *a)
     a->options.heads = a->H, a->options.kv_heads = a->G;
     a->options.dim = a->d, a->options.value_dim = a->dv;
     CLI_TRY(apply_extra_options(a));
+    CLI_TRY(cli_attention_choose(a->ctx, cli_text(a->args, "attention"), a->Tk, a->dy != NULL, &a->options));
     CLI_TRY(fv_attention_create(&a->op, a->ctx, &a->options));
     fv_attention_get_info(a->op, &a->info);
     return apply_extra_read(a);

@@ -33,7 +33,8 @@ static const cli_option attention_options[] = {
      .metavar = "NAME",
      .key = "attention.kind",
      .fallback = "favor+",
-     .help = "kind of attention (`favor info` lists the names)"},
+     .help = "kind of attention (`favor info` lists the names); auto: exact where it is faster on this "
+             "machine, else favor+"},
     {.name = "scale",
      .type = CLI_REAL,
      .metavar = "X",
@@ -143,7 +144,8 @@ static const char *kind_name(const void *arg, int index)
 
 fv_status cli_attention_kind(const char *name, const fv_attention_kind **kind)
 {
-    *kind = fv_attention_kind_find(name);
+    /* Its options are those of the kind it may become. */
+    *kind = fv_attention_kind_find(strcmp(name, "auto") == 0 ? FV_ATTENTION_KERNELIZED : name);
     if (*kind != NULL)
         return FV_OK;
     const char *near = cli_nearest(name, kind_name, NULL);
@@ -177,6 +179,20 @@ static fv_status set_options(const cli_args *args, fv_attention_options *options
         if (expected != NULL)
             return cli_fail(FV_ERR_USAGE, "--%s %s: expected %s", row->name, text, expected);
     }
+    return FV_OK;
+}
+
+fv_status cli_attention_choose(fv_context *ctx, const char *kind, int64_t length, bool backward,
+                               fv_attention_options *options)
+{
+    fv_attention_choice choice;
+    if (strcmp(kind, "auto") != 0)
+        return FV_OK;
+    if (fv_attention_choose(ctx, options, length, backward, &choice) != FV_OK)
+        return cli_context_fail(ctx, FV_ERR_USAGE);
+    cli_note("attention auto: %s for %lld tokens (%s is faster from about %lld on)", choice.kind,
+             (long long)length, FV_ATTENTION_KERNELIZED, (long long)choice.crossover);
+    options->kind = choice.kind;
     return FV_OK;
 }
 

@@ -205,6 +205,7 @@ static fv_status make_work(work *w, const cli_args *args, const char *kind, cons
     fv_attention_options o;
     CLI_TRY(cli_attention_options(args, kind, &o));
     o.heads = l->heads, o.dim = l->dim, o.features = l->features, o.causal = l->causal;
+    CLI_TRY(cli_attention_choose(w->ctx, kind, l->length, l->backward, &o));
     bench_inputs_options(&o, l->length);
     CLI_TRY(fv_attention_create(&w->op, w->ctx, &o));
     fv_attention_get_info(w->op, &w->info);
@@ -287,8 +288,8 @@ static fv_status read_kinds(const cli_args *args, plan *p)
         return cli_fail(FV_ERR_USAGE, "--attention: more than %d names", BENCH_LIST_MAX);
     for (int i = 0; i < p->kind_count; i++) {
         const fv_attention_kind *kind;
-        CLI_TRY(cli_attention_kind(given ? cli_item(args, "attention", i) : usual[i], &kind));
-        p->kinds[i] = kind->name;
+        p->kinds[i] = given ? cli_item(args, "attention", i) : usual[i];
+        CLI_TRY(cli_attention_kind(p->kinds[i], &kind));
     }
     return FV_OK;
 }

@@ -69,8 +69,8 @@ static fv_status read_plan(const cli_args *args, plan *p)
         return cli_fail(FV_ERR_USAGE, "--attention: more than %d names", BENCH_LIST_MAX);
     for (int i = 0; i < p->kind_count; i++) {
         const fv_attention_kind *kind;
-        CLI_TRY(cli_attention_kind(given ? cli_item(args, "attention", i) : usual[i], &kind));
-        p->kinds[i] = kind->name;
+        p->kinds[i] = given ? cli_item(args, "attention", i) : usual[i];
+        CLI_TRY(cli_attention_kind(p->kinds[i], &kind));
     }
     p->dtypes = bench_read_dtypes(args);
     p->features = (bench_list){1, {0}};

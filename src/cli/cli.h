@@ -145,6 +145,10 @@ const char *cli_nearest(const char *word, const char *(*next)(const void *arg, i
 /* The row of an attention name; unknown: FV_ERR_USAGE, with the nearest or the whole list printed. */
 FV_NODISCARD fv_status cli_attention_kind(const char *name, const fv_attention_kind **kind);
 
+/* Puts the faster kind into the options where `kind` is "auto" (fv_attention_choose), and says so. */
+FV_NODISCARD fv_status cli_attention_choose(fv_context *ctx, const char *kind, int64_t length, bool backward,
+                                            fv_attention_options *options);
+
 /* Fills kind (NULL: from --attention), causal and every field that an option of cli_attention_group sets and the
  * command does not take as a list; the caller sets heads, kv_heads, dim and value_dim. */
 FV_NODISCARD fv_status cli_attention_options(const cli_args *args, const char *kind,

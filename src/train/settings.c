@@ -5,6 +5,7 @@
  * value: `--resume` needs no repetition. With schedule = cosine other `steps` stretch the schedule from here.
  */
 #include "data/data.h"
+#include "model/transformer.h"
 #include "train/internal.h"
 #include <stdio.h>
 #include <string.h>
@@ -76,6 +77,32 @@ static fv_status follow_task(fv_context *ctx, fv_config *config, const char *key
     return fv_config_set(config, key, value);
 }
 
+/* attention.kind auto becomes the kind that is faster here; the choice is kept with the run. */
+static fv_status choose_attention(fv_context *ctx, fv_config *config)
+{
+    if (strcmp(fv_config_text(config, "attention.kind"), "auto") != 0)
+        return FV_OK;
+    fv_attention_options options;
+    fv_attention_choice choice;
+    int64_t length = fv_config_int(config, "length");
+    TRY(fv_settings_attention(ctx, config, &options));
+    options.heads = fv_config_int(config, "num_attention_heads");
+    options.kv_heads = fv_config_int(config, "num_key_value_heads");
+    options.dim = fv_config_int(config, "head_dim");
+    if (options.dim == 0)
+        options.dim = fv_config_int(config, "hidden_size") / options.heads;
+    options.causal = fv_config_bool(config, "is_decoder");
+    TRY(fv_attention_choose(ctx, &options, length, true, &choice));
+    if (choice.crossover > 0)
+        fv_note(ctx, FV_LOG_INFO,
+                "attention auto: %s; %s is faster than exact from about %lld tokens on here, length is %lld",
+                choice.kind, FV_ATTENTION_KERNELIZED, (long long)choice.crossover, (long long)length);
+    else
+        fv_note(ctx, FV_LOG_INFO, "attention auto: %s, since exact attention does not take the options given",
+                choice.kind);
+    return fv_config_set(config, "attention.kind", choice.kind);
+}
+
 static fv_status complete(fv_context *ctx, fv_config *config)
 {
     const struct task_model *model = model_of(fv_config_text(config, "task"));
@@ -100,7 +127,7 @@ static fv_status complete(fv_context *ctx, fv_config *config)
         strcmp(fv_config_text(config, "position_embedding_type"), "learned") == 0)
         return fv_fail(ctx, FV_ERR_USAGE, "max_position_embeddings: %lld positions cannot hold length %lld",
                        (long long)fv_config_int(config, "max_position_embeddings"), (long long)length);
-    return FV_OK;
+    return choose_attention(ctx, config);
 }
 
 fv_status fv_settings_complete(fv_config **whole, fv_context *ctx, const fv_config *given)
@@ -143,6 +170,8 @@ static bool same_value(const fv_config *a, const fv_config *b, const fv_config_k
 /* "Choose for me", which the run's own choice satisfies. */
 static bool is_open(const fv_config *given, const fv_config_key *key)
 {
+    if (strcmp(key->key, "attention.kind") == 0 && strcmp(fv_config_text(given, key->key), "auto") == 0)
+        return true;
     static const char *const automatic[] = {"0", "-1", "default"};
     char value[64];
     value_text(given, key, value, sizeof value);

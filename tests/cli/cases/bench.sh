@@ -18,6 +18,11 @@ fields = \"kind length batch layers d_model heads ffn features threads dtype ms_
 assert list(row) == fields.split() and row[\"dtype\"] == \"bf16\"
 assert abs(row[\"tokens_per_s\"] * row[\"ms_median\"] / 1e3 - 32) < 1e-3"'
 q 'favor bench attention --attention exact --length 4294967296 --heads 64'
+check 'auto: a kind that is there, chosen for the length' 'favor bench attention --attention auto --length 16,65536 --heads 1 --dim 4 \
+--features 8 --pass forward --repeat 1 --json 2>said | python3 -c "
+import json, sys
+short, long = json.load(sys.stdin)
+assert short[\"kind\"] in (\"exact\", \"favor+\") and long[\"kind\"] == \"favor+\"" && test $(grep -c "attention auto: " said) = 2'
 q 'favor bench attention --length 0'
 q 'favor bench attention --length 16,x'
 q 'favor bench attention --attention bogus'
