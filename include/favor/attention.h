@@ -254,7 +254,9 @@ FV_API FV_NODISCARD fv_status fv_attention_backward(const fv_attention *op, cons
 /* ---- streaming: the state as a value ------------------------------------------------------------ */
 
 /* What a state of need.state bytes holds, for saving it in other formats. Pointers into the state.
- * True sums are S * 2^exponent, z * 2^exponent. Kinds that keep keys (exact) use keys and values. */
+ * True sums are S * 2^exponent, z * 2^exponent. Kinds that keep keys (exact, sparse patterns) use keys and values:
+ * token t stands in row t, and from `pinned` on, where there are more rows than that (window, longformer), in row
+ * pinned + (t - pinned) % (capacity - pinned), until a later one takes its place. */
 typedef struct fv_state_view {
     int64_t tokens;   /* t, tokens seen */
     int64_t features; /* r */
@@ -262,12 +264,14 @@ typedef struct fv_state_view {
     float *z;         /* [H][r] */
     float *exponent;  /* [H][r], integers */
     double *decayed;  /* [H]: log2 of the factor the state's tokens put on whatever came before them */
-    float *keys;      /* [capacity][G][d], first `tokens` valid; NULL for kernelized kinds */
+    float *keys;      /* [capacity][G][d], first min(tokens, capacity) valid; NULL for kernelized kinds */
     float *values;    /* [capacity][G][dv] */
-    int64_t capacity;
+    int64_t capacity; /* rows */
+    int64_t pinned;   /* rows of the first tokens; = capacity: every token is kept, no more fit */
 } fv_state_view;
 
-/* Bytes of a state that can hold `capacity` tokens (kernelized kinds ignore capacity). */
+/* Bytes of a state that can hold `capacity` tokens. Kinds whose state has a fixed size (kernelized ones, window,
+ * longformer) ignore capacity. */
 FV_API FV_NODISCARD fv_status fv_attention_state_bytes(const fv_attention *op, int64_t capacity,
                                                        size_t *bytes);
 /* Makes `state` the empty one. */
@@ -277,13 +281,14 @@ FV_API FV_NODISCARD fv_status fv_attention_state_view(const fv_attention *op, vo
 FV_API FV_NODISCARD fv_status fv_attention_state_set_tokens(const fv_attention *op, void *state,
                                                             int64_t tokens);
 /* dst = the state of a's tokens followed by b's. dst may be a or b. The empty state is neutral,
- * exactly. Kinds that keep keys: dst was made by _init and has room for both, else FV_ERR_RESOURCE. */
+ * exactly. Kinds that keep keys: dst was made by _init and, where every key is kept, has room for both, else
+ * FV_ERR_RESOURCE. */
 FV_API FV_NODISCARD fv_status fv_attention_state_merge(const fv_attention *op, void *dst, const void *a,
                                                        const void *b);
 
 /* One token for each of `streams` streams: q [streams][H][d], k, v, y alike; states [streams] of
- * `state_bytes` each. Cost and memory do not depend on the tokens seen (kernelized kinds). scratch as
- * measured for a layout of `streams` sequences of one token. */
+ * `state_bytes` each. Cost and memory do not depend on the tokens seen where the state has a fixed size. scratch
+ * as measured for a layout of `streams` sequences of one token. */
 FV_API FV_NODISCARD fv_status fv_attention_step(const fv_attention *op, int64_t streams,
                                                 const fv_attention_io *io, void *states, size_t state_bytes,
                                                 void *scratch);

@@ -178,9 +178,9 @@ const fv_mechanism fv_mechanism_exact = {
     .backward = fv_exact_backward,
     .weights = weights,
     .flop = flop,
-    .state_bytes = fv_exact_state_bytes,
+    .state_bytes = fv_kv_cache_bytes,
     .state_init = fv_exact_state_init,
-    .state_view = fv_exact_state_view,
-    .state_merge = fv_exact_state_merge,
+    .state_view = fv_kv_cache_view,
+    .state_merge = fv_kv_cache_merge,
     .step = fv_exact_step,
 };

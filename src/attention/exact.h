@@ -2,6 +2,7 @@
 #ifndef FV_EXACT_H
 #define FV_EXACT_H
 
+#include "attention/kv_cache.h"
 #include "attention/softmax.h"
 
 /* Edges of the tiles that the attention matrix is cut into, by shape alone. A task of forward takes `group`
@@ -51,16 +52,6 @@ typedef struct fv_exact_rows {
 void fv_exact_attend(const fv_attention *op, const fv_exact_rows *r, fv_exact_tiles tiles,
                      const fv_exact_scratch *scratch);
 
-/* A stream's memory: this header, keys [capacity][G][d], values [capacity][G][dv], each 64-byte aligned. */
-typedef struct fv_exact_state {
-    int64_t tokens, capacity;
-    char pad[FV_ALIGN - 2 * sizeof(int64_t)];
-} fv_exact_state;
-float *fv_exact_keys(fv_exact_state *state);
-float *fv_exact_values(const fv_attention *op, fv_exact_state *state);
-/* States of different capacity may follow each other: each knows its own size. */
-fv_exact_state *fv_exact_state_after(const fv_attention *op, fv_exact_state *state);
-
 fv_status fv_exact_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                            void *saved, void *scratch);
 size_t fv_exact_forward_bytes(const fv_attention *op, const fv_layout *layout);
@@ -68,11 +59,7 @@ fv_status fv_exact_backward(const fv_attention *op, const fv_layout *layout, con
                             const fv_attention_grad *grad, const void *saved, void *scratch);
 size_t fv_exact_backward_bytes(const fv_attention *op, const fv_layout *layout);
 
-size_t fv_exact_state_bytes(const fv_attention *op, int64_t capacity);
 void fv_exact_state_init(const fv_attention *op, int64_t capacity, void *state);
-void fv_exact_state_view(const fv_attention *op, void *state, fv_state_view *view);
-fv_status fv_exact_state_merge(const fv_attention *op, void *dst, const void *a, const void *b);
-fv_status fv_exact_append(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io);
 fv_status fv_exact_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
                         size_t state_bytes, void *scratch);
 

@@ -172,8 +172,8 @@ typedef struct forward_call {
     float *lse; /* [H][Tq] or NULL */
     fv_exact_tiles tiles;
     fv_exact_bias bias;
-    int64_t *first;          /* [sequences + 1] index of a sequence's first task */
-    fv_exact_state **states; /* [sequences] or NULL */
+    int64_t *first;       /* [sequences + 1] index of a sequence's first task */
+    fv_kv_cache **states; /* [sequences] or NULL */
     char *workers;
     size_t worker_bytes;
 } forward_call;
@@ -189,7 +189,7 @@ static void lay_out(fv_arena *arena, forward_call *c)
 {
     c->tiles = fv_exact_forward_tiles(c->op, c->layout);
     c->first = FV_PUSH(arena, int64_t, c->layout->sequences + 1);
-    c->states = FV_PUSH(arena, fv_exact_state *, c->layout->sequences);
+    c->states = FV_PUSH(arena, fv_kv_cache *, c->layout->sequences);
     c->bias = fv_exact_bias_push(arena, c->op);
     c->worker_bytes = worker_bytes(c->op, c->tiles);
     c->workers = fv_arena_push(arena, c->op->ctx->threads, c->worker_bytes);
@@ -215,10 +215,10 @@ static void find_keys(const forward_call *c, int64_t s, int64_t g, fv_exact_rows
     r->v = c->io.v + begin * r->ldv + g * o->value_dim;
     if (c->io.state == NULL)
         return;
-    *past = c->states[s]->tokens;
+    *past = c->states[s]->tokens - (c->layout->offsets_q[s + 1] - c->layout->offsets_q[s]);
     r->ldk = o->kv_heads * o->dim, r->ldv = o->kv_heads * o->value_dim;
-    r->k = fv_exact_keys(c->states[s]) + g * o->dim;
-    r->v = fv_exact_values(c->op, c->states[s]) + g * o->value_dim;
+    r->k = fv_kv_cache_keys(c->states[s]) + g * o->dim;
+    r->v = fv_kv_cache_values(c->op, c->states[s]) + g * o->value_dim;
 }
 
 static void forward_task(void *arg, int64_t index, int worker)
@@ -258,15 +258,6 @@ static void number_tasks(forward_call *c)
     }
 }
 
-static void find_states(forward_call *c)
-{
-    fv_exact_state *state = c->io.state;
-    for (int64_t s = 0; s < c->layout->sequences; s++) {
-        c->states[s] = state;
-        state = fv_exact_state_after(c->op, state);
-    }
-}
-
 fv_status fv_exact_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                            void *saved, void *scratch)
 {
@@ -277,12 +268,9 @@ fv_status fv_exact_forward(const fv_attention *op, const fv_layout *layout, cons
     fv_exact_bias_load(op, io, &call.bias);
     number_tasks(&call);
     if (io->state != NULL) {
-        TRY(fv_exact_append(op, layout, &call.io));
-        find_states(&call);
+        TRY(fv_kv_caches_find(op, layout, io->state, 0, call.states));
+        fv_kv_caches_store(op, layout, &call.io, call.states);
     }
     fv_parallel(op->ctx, call.first[layout->sequences], forward_task, &call);
-    if (io->state != NULL)
-        for (int64_t s = 0; s < layout->sequences; s++)
-            call.states[s]->tokens += layout->offsets_q[s + 1] - layout->offsets_q[s];
     return FV_OK;
 }

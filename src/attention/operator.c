@@ -258,7 +258,7 @@ fv_status fv_attention_state_set_tokens(const fv_attention *op, void *state, int
     fv_state_view view;
     TRY(fv_attention_state_view(op, state, &view));
     TRY(fv_check_number(op->ctx, "tokens of a state", tokens, 0,
-                        view.keys != NULL ? view.capacity : FV_MAX_TOKENS));
+                        view.keys != NULL && view.pinned == view.capacity ? view.capacity : FV_MAX_TOKENS));
     memcpy(state, &tokens, sizeof tokens); /* every state begins with its count */
     return FV_OK;
 }

@@ -1,0 +1,201 @@
+/* kv_cache.c: see kv_cache.h. */
+#include "attention/kv_cache.h"
+#include <string.h>
+
+static int64_t key_floats(const fv_attention *op)
+{
+    return op->options.kv_heads * op->options.dim;
+}
+
+static int64_t value_floats(const fv_attention *op)
+{
+    return op->options.kv_heads * op->options.value_dim;
+}
+
+static size_t block_bytes(int64_t capacity, int64_t width)
+{
+    int64_t floats;
+    return fv_mul(capacity, width, &floats) ? fv_bytes(floats, sizeof(float)) : SIZE_MAX;
+}
+
+size_t fv_kv_cache_bytes(const fv_attention *op, int64_t capacity)
+{
+    size_t keys = block_bytes(capacity, key_floats(op)), values = block_bytes(capacity, value_floats(op));
+    return fv_add_bytes(sizeof(fv_kv_cache), fv_add_bytes(keys, values));
+}
+
+void fv_kv_cache_init(const fv_attention *op, int64_t capacity, int64_t pinned, void *state)
+{
+    fv_kv_cache *cache = state;
+    memset(state, 0, fv_kv_cache_bytes(op, capacity));
+    cache->capacity = capacity;
+    cache->pinned = pinned;
+}
+
+float *fv_kv_cache_keys(fv_kv_cache *cache)
+{
+    return (float *)(cache + 1);
+}
+
+float *fv_kv_cache_values(const fv_attention *op, fv_kv_cache *cache)
+{
+    return (float *)((char *)(cache + 1) + block_bytes(cache->capacity, key_floats(op)));
+}
+
+void fv_kv_cache_view(const fv_attention *op, void *state, fv_state_view *view)
+{
+    fv_kv_cache *cache = state;
+    *view = (fv_state_view){
+        .tokens = cache->tokens,
+        .keys = fv_kv_cache_keys(cache),
+        .values = fv_kv_cache_values(op, cache),
+        .capacity = cache->capacity,
+        .pinned = cache->pinned,
+    };
+}
+
+/* ---- where tokens stand ------------------------------------------------------------------------------ */
+
+static int64_t ring_of(const fv_kv_cache *c)
+{
+    return c->capacity - c->pinned;
+}
+
+static int64_t row_of(const fv_kv_cache *c, int64_t j)
+{
+    int64_t ring = ring_of(c);
+    return j < c->pinned || ring == 0 ? j : c->pinned + (j - c->pinned) % ring;
+}
+
+/* The first token from j on that is kept when `total` were seen; total or more: there is none. */
+static int64_t next_kept(const fv_kv_cache *c, int64_t j, int64_t total)
+{
+    return j < c->pinned ? j : FV_MAX(j, FV_MAX(c->pinned, total - ring_of(c)));
+}
+
+int64_t fv_kv_cache_run(const fv_kv_cache *cache, int64_t j, int64_t step, int64_t n, int64_t *row)
+{
+    int64_t end = j < cache->pinned ? cache->pinned : cache->capacity;
+    *row = row_of(cache, j);
+    return FV_MIN(n, (end - *row + step - 1) / step);
+}
+
+/* ---- more tokens ------------------------------------------------------------------------------------- */
+
+static fv_status check_room(const fv_attention *op, const fv_kv_cache *cache, int64_t more)
+{
+    if (ring_of(cache) > 0 || more <= cache->capacity - cache->tokens)
+        return FV_OK;
+    return fv_fail(op->ctx, FV_ERR_RESOURCE,
+                   "attention %s keeps every key: the state has room for %lld tokens, holds %lld and was "
+                   "given %lld more; make it with a larger capacity",
+                   op->options.kind, (long long)cache->capacity, (long long)cache->tokens, (long long)more);
+}
+
+fv_status fv_kv_caches_find(const fv_attention *op, const fv_layout *layout, void *states, size_t bytes,
+                            fv_kv_cache **caches)
+{
+    char *state = states;
+    for (int64_t s = 0; s < layout->sequences; s++) {
+        caches[s] = (fv_kv_cache *)state;
+        TRY(check_room(op, caches[s], layout->offsets_q[s + 1] - layout->offsets_q[s]));
+        state += bytes > 0 ? bytes : fv_kv_cache_bytes(op, caches[s]->capacity);
+    }
+    return FV_OK;
+}
+
+static void store(const fv_attention *op, fv_kv_cache *cache, int64_t n, const float *k, int64_t ldk,
+                  const float *v, int64_t ldv)
+{
+    const fv_kernels *kr = op->ctx->kernels;
+    int64_t key = key_floats(op), value = value_floats(op), seen = cache->tokens, total = seen + n, row, run;
+    float *keys = fv_kv_cache_keys(cache), *values = fv_kv_cache_values(op, cache);
+    for (int64_t j = next_kept(cache, seen, total); j < total; j = next_kept(cache, j + run, total)) {
+        run = fv_kv_cache_run(cache, j, 1, total - j, &row);
+        kr->copy_rows(run, key, k + (j - seen) * ldk, ldk, keys + row * key, key);
+        kr->copy_rows(run, value, v + (j - seen) * ldv, ldv, values + row * value, value);
+    }
+    cache->tokens = total;
+}
+
+void fv_kv_caches_store(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
+                        fv_kv_cache **caches)
+{
+    const int64_t *offsets = layout->offsets_q;
+    for (int64_t s = 0; s < layout->sequences; s++)
+        store(op, caches[s], offsets[s + 1] - offsets[s], io->k + offsets[s] * io->k_stride, io->k_stride,
+              io->v + offsets[s] * io->v_stride, io->v_stride);
+}
+
+/* ---- merging ------------------------------------------------------------------------------------------- */
+
+static void copy_row(const fv_attention *op, fv_kv_cache *from, int64_t row, fv_kv_cache *to, int64_t to_row)
+{
+    int64_t key = key_floats(op), value = value_floats(op);
+    memmove(fv_kv_cache_keys(to) + to_row * key, fv_kv_cache_keys(from) + row * key,
+            (size_t)key * sizeof(float));
+    memmove(fv_kv_cache_values(op, to) + to_row * value, fv_kv_cache_values(op, from) + row * value,
+            (size_t)value * sizeof(float));
+}
+
+static void reverse(float *x, int64_t rows, int64_t width)
+{
+    for (int64_t i = 0, j = rows - 1; i < j; i++, j--)
+        for (int64_t c = 0; c < width; c++) {
+            float old = x[i * width + c];
+            x[i * width + c] = x[j * width + c], x[j * width + c] = old;
+        }
+}
+
+/* Row r moves to row (r + by) % rows. */
+static void rotate(float *x, int64_t rows, int64_t width, int64_t by)
+{
+    reverse(x, rows, width);
+    reverse(x, by, width);
+    reverse(x + by * width, rows - by, width);
+}
+
+/* Moves what the cache keeps to where it stands behind `by` other tokens, in place. */
+static void shift(const fv_attention *op, fv_kv_cache *c, int64_t by)
+{
+    int64_t key = key_floats(op), value = value_floats(op), total = c->tokens + by;
+    if (ring_of(c) > 0) {
+        rotate(fv_kv_cache_keys(c) + c->pinned * key, ring_of(c), key, by % ring_of(c));
+        rotate(fv_kv_cache_values(op, c) + c->pinned * value, ring_of(c), value, by % ring_of(c));
+    }
+    for (int64_t j = FV_MIN(c->pinned, c->tokens) - 1; j >= 0; j--) /* last first: none is in another's way */
+        if (next_kept(c, j + by, total) == j + by)
+            copy_row(op, c, j, c, row_of(c, j + by));
+}
+
+/* Tokens begin .. end - 1 of `to`, as far as it keeps them of `total`; they are tokens begin - offset, ... of
+ * `from`. */
+static void copy_tokens(const fv_attention *op, fv_kv_cache *to, int64_t begin, int64_t end, int64_t total,
+                        fv_kv_cache *from, int64_t offset)
+{
+    for (int64_t j = next_kept(to, begin, total); j < end; j = next_kept(to, j + 1, total))
+        copy_row(op, from, row_of(from, j - offset), to, row_of(to, j));
+}
+
+/* dst (a, b, both, or a state made by _init) = the tokens of a, then those of b. Whatever is kept of the whole was
+ * kept in its part, because a part's last tokens reach further back and its first ones further on. */
+fv_status fv_kv_cache_merge(const fv_attention *op, void *dst, const void *a, const void *b)
+{
+    fv_kv_cache *to = dst, *first = (fv_kv_cache *)(uintptr_t)a, *second = (fv_kv_cache *)(uintptr_t)b;
+    int64_t na = first->tokens, total = na + second->tokens;
+    if (ring_of(to) == 0 && total > to->capacity)
+        return fv_fail(
+            op->ctx, FV_ERR_RESOURCE,
+            "merging %lld and %lld tokens: the state has room for %lld; make it with a larger capacity",
+            (long long)na, (long long)second->tokens, (long long)to->capacity);
+    if (to == second)
+        shift(op, to, na);
+    if (to != first)
+        copy_tokens(op, to, 0, na, total, first, 0);
+    else if (to == second) /* doubled: the ring's tokens have just been moved */
+        copy_tokens(op, to, FV_MIN(to->pinned, na), na, total, to, -na);
+    if (to != second)
+        copy_tokens(op, to, na, total, total, second, na);
+    to->tokens = total;
+    return FV_OK;
+}
