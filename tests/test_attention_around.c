@@ -409,7 +409,7 @@ static void stream_piece(problem *p, int64_t from, int64_t n, void *state, size_
 static void stream_is_batch(int kind, int causal, const modifier *m)
 {
     static const int64_t L = 75, cuts[] = {0, 3, 4, 66, 75};
-    if (!causal || kind_has(kind, KIND_PLACES | KIND_FORESEES | KIND_MIXES))
+    if (!causal || kind_has(kind, KIND_DATED | KIND_FORESEES | KIND_MIXES))
         return;
     fv_attention_options o = options_of(kind, causal, m, L);
     problem_shape shape = {.sequences = 1, .queries = &L, .seed = 46};

@@ -400,13 +400,12 @@ static void streams_need_causal(void **state)
     problem_free(p);
 }
 
-/* exact keeps its keys: a full state is refused before anything is written, by forward, step and merge. */
-static void full_states(void **state)
+/* Kinds that keep their keys: a full state is refused before anything is written, by forward, step and merge. */
+static void check_full_states(const char *kind)
 {
-    problem *p = small("exact", 1);
+    problem *p = small(kind, 1);
     fv_attention_io io = problem_io(p);
     size_t bytes;
-    (void)state;
     assert_int_equal(fv_attention_state_bytes(p->op, 3, &bytes), FV_OK);
     char *states = fv_alloc(ctx, 2 * bytes), *before = malloc(2 * bytes);
     assert_int_equal(fv_attention_state_init(p->op, 3, states), FV_OK);
@@ -428,6 +427,13 @@ static void full_states(void **state)
     fv_free(ctx, states);
     free(before);
     problem_free(p);
+}
+
+static void full_states(void **state)
+{
+    (void)state;
+    check_full_states("exact");
+    check_full_states("strided");
 }
 
 /* cosformer is made for max_tokens: the call that would pass them is refused before anything is written, by forward with

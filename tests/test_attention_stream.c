@@ -1,5 +1,5 @@
 /* test_attention_stream.c: the state as a value, for every kind that streams: token by token = chunk by chunk
- * = whole, merged = run through, the empty state neutral, copies independent. */
+ * = whole, copies independent. Merging has its own program, test_attention_merge.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,8 +8,9 @@
 #include <cmocka.h>
 
 #include "base/internal.h"
+#include "support/counting.h"
 #include "support/kinds.h"
-#include "support/problem.h"
+#include "support/stream.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,134 +32,21 @@ static int teardown(void **state)
     return left == 0 ? 0 : -1;
 }
 
-/* ---- a stream and its state ---------------------------------------------------------------------- */
-
-/* A case is a kind; behind them come the kernelized kinds with a gate, with decay, with both. */
-static int case_count(void)
-{
-    return 4 * fv_attention_kind_count();
-}
-
-static int kind_of(int which)
-{
-    return which % fv_attention_kind_count();
-}
-
-static fv_attention_options options_of(int which, int64_t chunk)
-{
-    fv_attention_options o;
-    int extra = which / fv_attention_kind_count();
-    fv_attention_options_init(&o);
-    o.kind = fv_attention_kind_at(kind_of(which))->name;
-    o.heads = 4, o.kv_heads = 2, o.dim = 3, o.value_dim = 5, o.causal = 1, o.features = 8, o.chunk = chunk;
-    o.max_tokens = kind_has(kind_of(which), KIND_PLACES) ? 70 : 0;
-    o.gate = extra & 1, o.decay = extra / 2;
-    return o;
-}
-
-static problem *make(int which, int64_t L, int64_t chunk, double spread)
-{
-    fv_attention_options o = options_of(which, chunk);
-    problem_shape shape = {.sequences = 1, .queries = &L, .seed = 21, .spread = spread};
-    return problem_make(ctx, &o, &shape);
-}
-
-/* Cases that are there and stream. */
-static bool streams(int which)
-{
-    const fv_attention_kind *kind = fv_attention_kind_at(kind_of(which));
-    return kind_runs(kind_of(which), 1) && kind->can_stream && (kind->kernelized || which == kind_of(which));
-}
-
-static char *new_state(const problem *p, int64_t capacity, size_t *bytes)
-{
-    assert_int_equal(fv_attention_state_bytes(p->op, capacity, bytes), FV_OK);
-    char *state = fv_alloc(ctx, *bytes);
-    memset(state, 0xAA, *bytes);
-    assert_int_equal(fv_attention_state_init(p->op, capacity, state), FV_OK);
-    return state;
-}
-
-static fv_attention_io io_from(const problem *p, int64_t token)
-{
-    fv_attention_io io = problem_io(p);
-    io.q += token * (problem_row_q(p) + p->pad);
-    io.k += token * (problem_row_k(p) + p->pad);
-    io.v += token * (problem_row_v(p) + p->pad);
-    io.y += token * (problem_row_y(p) + p->pad);
-    if (io.input[FV_INPUT_GATE] != NULL)
-        io.input[FV_INPUT_GATE] += token * p->info.options.heads;
-    return io;
-}
-
-/* Runs tokens [from, to) of the problem through the state, `size` at a time; 0: by step. */
-static void run(problem *p, void *state, size_t bytes, int64_t from, int64_t to, int64_t size)
-{
-    for (int64_t t = from; t < to; t += FV_MAX(size, 1)) {
-        int64_t offsets[] = {0, FV_MIN(FV_MAX(size, 1), to - t)};
-        fv_layout layout = {1, offsets, NULL};
-        fv_attention_io io = io_from(p, t);
-        io.state = size > 0 ? state : NULL;
-        fv_status status = size > 0 ? fv_attention_forward(p->op, &layout, &io, NULL, p->scratch)
-                                    : fv_attention_step(p->op, 1, &io, state, bytes, p->scratch);
-        if (status != FV_OK)
-            fail_msg("%s: %s", p->info.options.kind, fv_context_message(ctx));
-    }
-}
-
-/* log2 of the product of the factors of the state's tokens; without gate and decay there is none to keep. */
-static void check_decayed(const problem *p, const fv_state_view *view)
-{
-    const float *gate = p->input[FV_INPUT_GATE], *decay = p->input[FV_INPUT_DECAY];
-    if (gate == NULL && decay == NULL)
-        assert_null(view->decayed);
-    for (int64_t h = 0; view->decayed != NULL && h < 4; h++) {
-        double sum = 0;
-        for (int64_t t = 0; t < view->tokens; t++)
-            sum += (gate != NULL ? log2((double)gate[t * 4 + h]) : 0) +
-                   (decay != NULL ? log2((double)decay[h]) : 0);
-        assert_true(fabs(view->decayed[h] - sum) <= 1e-12 * fabs(sum));
-    }
-}
-
-/* The state holds what the first `tokens` of the problem leave, by the specification. */
-static void check_state(const problem *p, void *state, int64_t tokens)
-{
-    fv_state_view view;
-    assert_int_equal(fv_attention_state_view(p->op, state, &view), FV_OK);
-    assert_int_equal(view.tokens, tokens);
-    if (view.keys != NULL) {
-        assert_memory_equal(view.keys, p->k, (size_t)(tokens * problem_row_k(p)) * sizeof(float));
-        assert_memory_equal(view.values, p->v, (size_t)(tokens * problem_row_v(p)) * sizeof(float));
-    }
-    if (view.S != NULL) {
-        problem first = *p;
-        int64_t offsets[] = {0, tokens};
-        first.layout = (fv_layout){1, offsets, NULL};
-        assert_int_equal(view.features, p->info.feature_count);
-        check_decayed(p, &view);
-        worst w = problem_check_state(&first, &view);
-        worst_check(&w, kind_row_of(p->info.options.kind)->forward, "state", p);
-    }
-}
-
-/* ---- laws ---------------------------------------------------------------------------------------- */
-
 /* Whole, in chunks of several sizes, and by single steps: each within the specification's tolerance. */
 static void streamed_as_whole(void **state)
 {
     static const int64_t sizes[] = {0, 1, 2, 7, 16, 41};
     const int64_t L = 41;
     (void)state;
-    for (int kind = 0; kind < case_count(); kind++) {
-        for (int n = 0; n < FV_COUNT(sizes) * 2 && streams(kind); n++) {
-            problem *p = make(kind, L, n % 2 ? 4 : 0, 1);
+    for (int kind = 0; kind < stream_cases(); kind++) {
+        for (int n = 0; n < FV_COUNT(sizes) * 2 && stream_runs(kind); n++) {
+            problem *p = stream_make(ctx, kind, L, n % 2 ? 4 : 0, 1);
             size_t bytes;
-            char *memory = new_state(p, L, &bytes);
-            run(p, memory, bytes, 0, L, sizes[n / 2]);
+            char *memory = stream_state(p, L, &bytes);
+            stream_run(p, memory, bytes, 0, L, sizes[n / 2]);
             worst w = problem_check_forward(p);
-            worst_check(&w, kind_row_at(kind_of(kind))->forward, "stream", p);
-            check_state(p, memory, L);
+            worst_check(&w, kind_row_at(stream_kind(kind))->forward, "stream", p);
+            stream_check(p, memory, L);
             fv_free(ctx, memory);
             problem_free(p);
         }
@@ -170,17 +58,17 @@ static void strided_streams(void **state)
 {
     static const int64_t L = 21;
     (void)state;
-    for (int n = 0; n < case_count() * 2; n++) {
-        if (!streams(n / 2))
+    for (int n = 0; n < stream_cases() * 2; n++) {
+        if (!stream_runs(n / 2))
             continue;
-        fv_attention_options o = options_of(n / 2, 4);
+        fv_attention_options o = stream_options(n / 2, 4);
         problem_shape shape = {.sequences = 1, .queries = &L, .pad = 3, .seed = 22};
         problem *p = problem_make(ctx, &o, &shape);
         size_t bytes;
-        char *memory = new_state(p, L, &bytes);
-        run(p, memory, bytes, 0, L, n % 2 ? 5 : 0);
+        char *memory = stream_state(p, L, &bytes);
+        stream_run(p, memory, bytes, 0, L, n % 2 ? 5 : 0);
         worst w = problem_check_forward(p);
-        worst_check(&w, kind_row_at(kind_of(n / 2))->forward, "strided stream", p);
+        worst_check(&w, kind_row_at(stream_kind(n / 2))->forward, "strided stream", p);
         fv_free(ctx, memory);
         problem_free(p);
     }
@@ -190,19 +78,19 @@ static void strided_streams(void **state)
 static void steps_after_chunks(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < case_count(); kind++) {
-        if (!streams(kind))
+    for (int kind = 0; kind < stream_cases(); kind++) {
+        if (!stream_runs(kind))
             continue;
-        problem *p = make(kind, 60, 8, 1);
+        problem *p = stream_make(ctx, kind, 60, 8, 1);
         size_t bytes;
-        char *memory = new_state(p, 100, &bytes);
-        run(p, memory, bytes, 0, 20, 20);
-        run(p, memory, bytes, 20, 27, 0);
-        run(p, memory, bytes, 27, 50, 9);
-        run(p, memory, bytes, 50, 60, 0);
+        char *memory = stream_state(p, 100, &bytes);
+        stream_run(p, memory, bytes, 0, 20, 20);
+        stream_run(p, memory, bytes, 20, 27, 0);
+        stream_run(p, memory, bytes, 27, 50, 9);
+        stream_run(p, memory, bytes, 50, 60, 0);
         worst w = problem_check_forward(p);
-        worst_check(&w, kind_row_at(kind_of(kind))->forward, "mixed stream", p);
-        check_state(p, memory, 60);
+        worst_check(&w, kind_row_at(stream_kind(kind))->forward, "mixed stream", p);
+        stream_check(p, memory, 60);
         fv_free(ctx, memory);
         problem_free(p);
     }
@@ -213,18 +101,18 @@ static void keys_of_all_sizes(void **state)
 {
     const int64_t L = 41;
     (void)state;
-    for (int kind = 0; kind < case_count(); kind++) {
-        for (int64_t size = 0; size <= 10 && streams(kind); size += 5) {
-            problem *p = make(kind, L, 4, 1);
+    for (int kind = 0; kind < stream_cases(); kind++) {
+        for (int64_t size = 0; size <= 10 && stream_runs(kind); size += 5) {
+            problem *p = stream_make(ctx, kind, L, 4, 1);
             size_t bytes;
-            char *memory = new_state(p, L, &bytes);
+            char *memory = stream_state(p, L, &bytes);
             for (int64_t t = 0; t < L; t++)
                 for (int64_t c = 0; c < problem_row_k(p); c++)
                     p->k[t * problem_row_k(p) + c] *= (float)(12 * sin(0.4 * (double)t));
-            run(p, memory, bytes, 0, L, size);
+            stream_run(p, memory, bytes, 0, L, size);
             worst w = problem_check_forward(p);
-            worst_check(&w, kind_row_at(kind_of(kind))->forward, "stream of uneven keys", p);
-            check_state(p, memory, L);
+            worst_check(&w, kind_row_at(stream_kind(kind))->forward, "stream of uneven keys", p);
+            stream_check(p, memory, L);
             fv_free(ctx, memory);
             problem_free(p);
         }
@@ -235,22 +123,22 @@ static void keys_of_all_sizes(void **state)
 static void streams_side_by_side(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < case_count(); kind++) {
-        if (!streams(kind))
+    for (int kind = 0; kind < stream_cases(); kind++) {
+        if (!stream_runs(kind))
             continue;
-        problem *p = make(kind, 24, 0, 1);
+        problem *p = stream_make(ctx, kind, 24, 0, 1);
         size_t bytes;
-        char *memory = new_state(p, 30, &bytes), *alone = new_state(p, 30, &bytes);
+        char *memory = stream_state(p, 30, &bytes), *alone = stream_state(p, 30, &bytes);
         char *both = fv_alloc(ctx, 2 * bytes);
-        run(p, alone, bytes, 0, 9, 0);
+        stream_run(p, alone, bytes, 0, 9, 0);
         memcpy(both, memory, bytes);
         memcpy(both + bytes, alone, bytes);
-        fv_attention_io io = io_from(p, 12);
+        fv_attention_io io = stream_io(p, 12);
         assert_int_equal(fv_attention_step(p->op, 2, &io, both, bytes, p->scratch), FV_OK);
         float *y = malloc(2 * (size_t)problem_row_y(p) * sizeof *y);
         memcpy(y, p->y + 12 * problem_row_y(p), 2 * (size_t)problem_row_y(p) * sizeof *y);
-        run(p, memory, bytes, 12, 13, 0);
-        run(p, alone, bytes, 13, 14, 0);
+        stream_run(p, memory, bytes, 12, 13, 0);
+        stream_run(p, alone, bytes, 13, 14, 0);
         assert_memory_equal(y, p->y + 12 * problem_row_y(p), 2 * (size_t)problem_row_y(p) * sizeof *y);
         assert_memory_equal(both, memory, bytes);
         assert_memory_equal(both + bytes, alone, bytes);
@@ -264,12 +152,12 @@ static void streams_side_by_side(void **state)
 static void packed_streams(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < case_count(); kind++) {
-        if (!streams(kind))
+    for (int kind = 0; kind < stream_cases(); kind++) {
+        if (!stream_runs(kind))
             continue;
-        problem *p = make(kind, 24, 4, 1), *q = make(kind, 24, 4, 1);
+        problem *p = stream_make(ctx, kind, 24, 4, 1), *q = stream_make(ctx, kind, 24, 4, 1);
         size_t bytes;
-        char *one = new_state(p, 30, &bytes), *two = new_state(p, 30, &bytes);
+        char *one = stream_state(p, 30, &bytes), *two = stream_state(p, 30, &bytes);
         char *both = fv_alloc(ctx, 2 * bytes);
         memcpy(both, one, bytes);
         memcpy(both + bytes, two, bytes);
@@ -278,8 +166,8 @@ static void packed_streams(void **state)
         fv_attention_io io = problem_io(p);
         io.state = both;
         assert_int_equal(fv_attention_forward(p->op, &layout, &io, NULL, p->scratch), FV_OK);
-        run(q, one, bytes, 0, 10, 10);
-        run(q, two, bytes, 10, 24, 14);
+        stream_run(q, one, bytes, 0, 10, 10);
+        stream_run(q, two, bytes, 10, 24, 14);
         assert_memory_equal(p->y, q->y, 24 * (size_t)problem_row_y(p) * sizeof(float));
         assert_memory_equal(both, one, bytes);
         assert_memory_equal(both + bytes, two, bytes);
@@ -288,114 +176,24 @@ static void packed_streams(void **state)
     }
 }
 
-/* state(A followed by B) = merge(state A, state B), into a third, into A, into B; and the stream goes on from
- * it. */
-static void merge(void **state)
-{
-    const int64_t L = 41;
-    (void)state;
-    for (int n = 0; n < case_count() * 3; n++) {
-        if (!streams(n / 3) || kind_has(kind_of(n / 3), KIND_PLACES))
-            continue;
-        problem *p = make(n / 3, L, 4, 3);
-        size_t bytes;
-        char *a = new_state(p, L, &bytes), *b = new_state(p, L, &bytes), *c = new_state(p, L, &bytes);
-        run(p, a, bytes, 0, 13, 13);
-        run(p, b, bytes, 13, 33, 0);
-        char *into = n % 3 == 0 ? c : n % 3 == 1 ? a : b;
-        assert_int_equal(fv_attention_state_merge(p->op, into, a, b), FV_OK);
-        check_state(p, into, 33);
-        run(p, into, bytes, 33, L, 0);
-        check_state(p, into, L);
-        fv_free(ctx, a), fv_free(ctx, b), fv_free(ctx, c);
-        problem_free(p);
-    }
-}
-
-/* Where features depend on positions, those of the second state are wrong behind the first: refused. */
-static void positions_do_not_merge(void **state)
-{
-    (void)state;
-    for (int kind = 0; kind < case_count(); kind++) {
-        if (!streams(kind) || !kind_has(kind_of(kind), KIND_PLACES))
-            continue;
-        problem *p = make(kind, 20, 0, 1);
-        size_t bytes;
-        char *a = new_state(p, 20, &bytes), *b = new_state(p, 20, &bytes);
-        run(p, a, bytes, 0, 10, 0);
-        run(p, b, bytes, 10, 20, 0);
-        assert_int_equal(fv_attention_state_merge(p->op, a, a, b), FV_ERR_USAGE);
-        fv_free(ctx, a), fv_free(ctx, b);
-        problem_free(p);
-    }
-}
-
-/* The empty state changes nothing, in any bit, on either side. */
-static void the_empty_state_is_neutral(void **state)
-{
-    (void)state;
-    for (int kind = 0; kind < case_count(); kind++) {
-        if (!streams(kind) || kind_has(kind_of(kind), KIND_PLACES))
-            continue;
-        problem *p = make(kind, 19, 0, 1);
-        size_t bytes;
-        char *a = new_state(p, 19, &bytes), *empty = new_state(p, 19, &bytes), *c = new_state(p, 19, &bytes);
-        run(p, a, bytes, 0, 19, 0);
-        assert_int_equal(fv_attention_state_merge(p->op, c, a, empty), FV_OK);
-        assert_memory_equal(a, c, bytes);
-        assert_int_equal(fv_attention_state_init(p->op, 19, c), FV_OK);
-        assert_int_equal(fv_attention_state_merge(p->op, c, empty, a), FV_OK);
-        assert_memory_equal(a, c, bytes);
-        assert_int_equal(fv_attention_state_merge(p->op, empty, empty, empty), FV_OK);
-        check_state(p, empty, 0);
-        fv_free(ctx, a), fv_free(ctx, empty), fv_free(ctx, c);
-        problem_free(p);
-    }
-}
-
-/* (AB)C and A(BC) hold the same sums. */
-static void merge_is_associative(void **state)
-{
-    (void)state;
-    for (int kind = 0; kind < case_count(); kind++) {
-        if (!streams(kind) || kind_has(kind_of(kind), KIND_PLACES))
-            continue;
-        problem *p = make(kind, 30, 0, 3);
-        size_t bytes;
-        char *a = new_state(p, 30, &bytes), *b = new_state(p, 30, &bytes), *c = new_state(p, 30, &bytes);
-        char *left = new_state(p, 30, &bytes), *right = new_state(p, 30, &bytes);
-        run(p, a, bytes, 0, 10, 0);
-        run(p, b, bytes, 10, 11, 0);
-        run(p, c, bytes, 11, 30, 0);
-        assert_int_equal(fv_attention_state_merge(p->op, left, a, b), FV_OK);
-        assert_int_equal(fv_attention_state_merge(p->op, left, left, c), FV_OK);
-        assert_int_equal(fv_attention_state_merge(p->op, right, b, c), FV_OK);
-        assert_int_equal(fv_attention_state_merge(p->op, right, a, right), FV_OK);
-        check_state(p, left, 30);
-        check_state(p, right, 30);
-        fv_free(ctx, a), fv_free(ctx, b), fv_free(ctx, c), fv_free(ctx, left), fv_free(ctx, right);
-        problem_free(p);
-    }
-}
-
 /* A state is a value: a copy goes its own way, a saved one is taken up again with the same bits. */
 static void a_state_is_a_value(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < case_count(); kind++) {
-        if (!streams(kind))
+    for (int kind = 0; kind < stream_cases(); kind++) {
+        if (!stream_runs(kind))
             continue;
-        problem *p = make(kind, 30, 4, 1);
+        problem *p = stream_make(ctx, kind, 30, 4, 1);
         size_t bytes, y_bytes = 15 * (size_t)problem_row_y(p) * sizeof(float);
-        char *a = new_state(p, 30, &bytes), *copy = fv_alloc(ctx, bytes), *end = fv_alloc(ctx, bytes);
+        char *a = stream_state(p, 30, &bytes), *copy = fv_alloc(ctx, bytes), *end = fv_alloc(ctx, bytes);
         float *y = malloc(y_bytes);
-        run(p, a, bytes, 0, 15, 5);
+        stream_run(p, a, bytes, 0, 15, 5);
         memcpy(copy, a, bytes);
-        run(p, a, bytes, 15, 30, 5);
+        stream_run(p, a, bytes, 15, 30, 5);
         memcpy(y, p->y + 15 * problem_row_y(p), y_bytes);
         memcpy(end, a, bytes);
         memset(a, 0xAA, bytes);
-        run(p, copy, bytes, 15, 30, 5);
+        stream_run(p, copy, bytes, 15, 30, 5);
         assert_memory_equal(y, p->y + 15 * problem_row_y(p), y_bytes);
         assert_memory_equal(end, copy, bytes);
         free(y);
@@ -404,20 +202,120 @@ static void a_state_is_a_value(void **state)
     }
 }
 
+/* Patterns of many shapes, in tiles of a chunk and of the usual size: windows shorter and longer than a call, rings that
+ * turn within one, blocks that begin in one call and end in another. */
+static void patterns_of_many_shapes(void **state)
+{
+    static const struct {
+        const char *kind;
+        int64_t window, stride, block, globals, random_blocks;
+    } shapes[] = {
+        {"window", 0, 0, 0, -1, -1},      {"window", 1, 0, 0, -1, -1},    {"window", 40, 0, 0, -1, -1},
+        {"window", 700, 0, 0, -1, -1},    {"strided", 9, 2, 0, -1, -1},   {"strided", 0, 1, 0, -1, -1},
+        {"strided", 2, 100, 0, -1, -1},   {"fixed", -1, 0, 5, 2, -1},     {"fixed", -1, 0, 64, 3, -1},
+        {"fixed", -1, 0, 300, 0, -1},     {"longformer", 0, 0, 0, 7, -1}, {"longformer", 5, 0, 0, 0, -1},
+        {"longformer", 33, 0, 0, 90, -1}, {"bigbird", -1, 0, 5, 11, 2},   {"bigbird", -1, 0, 40, 3, 1},
+    };
+    static const int64_t L = 620, cuts[] = {0, 3, 4, 130, 131, 300, 301, 620};
+    (void)state;
+    for (int n = 0; n < 3 * FV_COUNT(shapes); n++) {
+        fv_attention_options o;
+        fv_attention_options_init(&o);
+        o.kind = shapes[n / 3].kind, o.window = shapes[n / 3].window, o.stride = shapes[n / 3].stride;
+        o.block = shapes[n / 3].block, o.globals = shapes[n / 3].globals;
+        o.random_blocks = shapes[n / 3].random_blocks, o.causal = 1, o.dim = 4, o.heads = 2, o.kv_heads = 1;
+        o.chunk = n % 3 == 0 ? 6 : 0;
+        problem_shape shape = {.sequences = 1, .queries = &L, .pad = 2, .seed = 24};
+        problem *p = problem_make(ctx, &o, &shape);
+        size_t bytes;
+        char *memory = stream_state(p, L, &bytes);
+        for (int k = 0; k + 1 < FV_COUNT(cuts) && n % 3 < 2; k++)
+            stream_run(p, memory, bytes, cuts[k], cuts[k + 1], k % 2 ? 1 : cuts[k + 1] - cuts[k]);
+        stream_run(p, memory, bytes, n % 3 < 2 ? L : 0, L, 0);
+        worst w = problem_check_forward(p);
+        worst_check(&w, 1, "stream of a pattern", p);
+        fv_free(ctx, memory);
+        problem_free(p);
+    }
+}
+
+/* What is no number reaches the rows that the whole sequence's forward shows it to, and no others. */
+static void what_is_no_number(void **state)
+{
+    static const int64_t L = 30, sizes[] = {0, 4, 30};
+    (void)state;
+    for (int n = 0; n < stream_cases() * FV_COUNT(sizes); n++) {
+        int which = n / FV_COUNT(sizes);
+        if (!stream_runs(which))
+            continue;
+        problem *p = stream_make(ctx, which, L, 4, 1);
+        size_t bytes, floats = (size_t)(L * problem_row_y(p));
+        char *memory = stream_state(p, L, &bytes);
+        float *whole = malloc(floats * sizeof *whole);
+        p->v[11 * problem_row_v(p) + 2] = NAN;
+        p->v[17 * problem_row_v(p) + 7] = INFINITY;
+        problem_forward(p, false);
+        memcpy(whole, p->y, floats * sizeof *whole);
+        stream_run(p, memory, bytes, 0, L, sizes[n % FV_COUNT(sizes)]);
+        for (size_t i = 0; i < floats; i++)
+            if (!isfinite(whole[i]) != !isfinite(p->y[i]))
+                fail_msg("%s: entry %zu is %g, of the whole %g", p->info.options.kind, i, (double)p->y[i],
+                         (double)whole[i]);
+        free(whole);
+        fv_free(ctx, memory);
+        problem_free(p);
+    }
+}
+
+/* A ring takes any number of tokens, whatever capacity was asked for; once it is full none costs more work than an
+ * earlier one. */
+static void rings_are_never_full(void **state)
+{
+    enum { FULL = 10 };
+    static const int64_t L = 200;
+    fv_context *counted = problem_context(NULL, 1);
+    fv_kernels base = *counted->kernels;
+    (void)state;
+    counting_table(counted->kernels, &base);
+    for (int which = 0; which < fv_attention_kind_count(); which++) {
+        int64_t first = 0;
+        size_t bytes, more;
+        if (!stream_runs(which) || !kind_has(which, KIND_RING))
+            continue;
+        problem *p = stream_make(counted, which, L, 0, 1);
+        char *memory = stream_state(p, 0, &bytes);
+        assert_int_equal(fv_attention_state_bytes(p->op, 2 * L, &more), FV_OK);
+        assert_true(bytes == more && bytes == p->need.state);
+        for (int64_t t = 0; t < L; t++) {
+            counting_reset();
+            stream_run(p, memory, bytes, t, t + 1, 0);
+            first = t == FULL ? (int64_t)counting_work() : first;
+            assert_true(t < FULL || (int64_t)counting_work() == first);
+        }
+        assert_int_equal(fv_attention_state_set_tokens(p->op, memory, 1000000), FV_OK);
+        counting_reset();
+        stream_run(p, memory, bytes, 0, 1, 0);
+        assert_int_equal((int64_t)counting_work(), first);
+        fv_free(counted, memory);
+        problem_free(p);
+    }
+    fv_context_destroy(counted);
+}
+
 /* Memory is the caller's. */
 static void steps_do_not_allocate(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < case_count(); kind++) {
-        if (!streams(kind))
+    for (int kind = 0; kind < stream_cases(); kind++) {
+        if (!stream_runs(kind))
             continue;
-        problem *p = make(kind, 30, 0, 1);
+        problem *p = stream_make(ctx, kind, 30, 0, 1);
         size_t bytes;
-        char *a = new_state(p, 30, &bytes);
+        char *a = stream_state(p, 30, &bytes);
         fv_context_reset_peak(ctx);
         size_t before = fv_context_bytes(ctx);
-        run(p, a, bytes, 0, 20, 0);
-        run(p, a, bytes, 20, 30, 5);
+        stream_run(p, a, bytes, 0, 20, 0);
+        stream_run(p, a, bytes, 20, 30, 5);
         assert_int_equal(fv_context_peak_bytes(ctx), before);
         fv_free(ctx, a);
         problem_free(p);
@@ -427,17 +325,11 @@ static void steps_do_not_allocate(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(streamed_as_whole),
-        cmocka_unit_test(strided_streams),
-        cmocka_unit_test(steps_after_chunks),
-        cmocka_unit_test(keys_of_all_sizes),
-        cmocka_unit_test(streams_side_by_side),
-        cmocka_unit_test(packed_streams),
-        cmocka_unit_test(merge),
-        cmocka_unit_test(positions_do_not_merge),
-        cmocka_unit_test(the_empty_state_is_neutral),
-        cmocka_unit_test(merge_is_associative),
-        cmocka_unit_test(a_state_is_a_value),
+        cmocka_unit_test(streamed_as_whole),     cmocka_unit_test(strided_streams),
+        cmocka_unit_test(steps_after_chunks),    cmocka_unit_test(keys_of_all_sizes),
+        cmocka_unit_test(streams_side_by_side),  cmocka_unit_test(packed_streams),
+        cmocka_unit_test(a_state_is_a_value),    cmocka_unit_test(patterns_of_many_shapes),
+        cmocka_unit_test(what_is_no_number),     cmocka_unit_test(rings_are_never_full),
         cmocka_unit_test(steps_do_not_allocate),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

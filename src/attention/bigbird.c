@@ -6,7 +6,7 @@
  * pattern_seed), among the blocks that are not neighbours and not wholly global; causal: among the earlier ones.
  * So a sequence has the pattern it would have alone, and a longer causal one begins like a shorter one.
  *
- * Cost: L (3B + 2n + R B) pairs; causal about half.
+ * Cost: L (3B + 2n + R B) pairs; causal about half. A stream keeps all keys: a later block may draw any.
  */
 #include "attention/sparse.h"
 
@@ -54,7 +54,7 @@ static void draw(const fv_sparse_place *place, fv_sparse_group *group)
 {
     const fv_attention_options *o = &place->op->options;
     if (group->first + group->n > o->globals) /* global queries see everything already */
-        group->drawn_count = fv_bigbird_draw(o, place->head, group->chain,
+        group->drawn_count = fv_bigbird_draw(o, place->head, group->first / o->block,
                                              (place->keys + o->block - 1) / o->block, group->drawn);
 }
 
@@ -67,7 +67,7 @@ static fv_sparse_cut cut(const fv_sparse_place *place, int phase)
 static bool set(const fv_sparse_place *place, const fv_sparse_group *group, int index, fv_sparse_set *out)
 {
     const fv_attention_options *o = &place->op->options;
-    int64_t block = o->block, begin = (group->chain - 1) * block;
+    int64_t block = o->block, begin = (group->first / block - 1) * block;
     switch (index) {
     case NEAR:
         *out = fv_sparse_range(place, NEAR, begin, o->causal ? group->first + group->n : begin + 3 * block,
@@ -115,8 +115,7 @@ const fv_mechanism fv_mechanism_bigbird = {
             .summary = "BigBird: neighbouring blocks, global tokens, random blocks: O(L)",
             .paper = "Zaheer et al. 2020, arXiv 2007.14062",
             .can_be_causal = 1,
-            .why_not_stream =
-                "a random block of a later token may lie anywhere: the state would keep all keys",
+            .can_stream = 1,
         },
     .takes = FV_TAKES_BLOCK | FV_TAKES_GLOBALS | FV_TAKES_RANDOM_BLOCKS,
     .check = check,

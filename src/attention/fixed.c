@@ -3,7 +3,7 @@
  * and j <= i. Positions alone say what a block's last ones are: an unfinished block may lack them. Engine and
  * equations: sparse.c.
  *
- * Cost: L (B + n L/B) pairs, causal half; B near sqrt(n L) is best.
+ * Cost: L (B + n L/B) pairs, causal half; B near sqrt(n L) is best. A stream keeps all keys.
  */
 #include "attention/sparse.h"
 
@@ -30,7 +30,7 @@ static fv_sparse_cut cut(const fv_sparse_place *place, int phase)
 static bool set(const fv_sparse_place *place, const fv_sparse_group *group, int index, fv_sparse_set *out)
 {
     const fv_attention_options *o = &place->op->options;
-    int64_t begin = group->chain * o->block, last = group->first + group->n;
+    int64_t begin = group->first / o->block * o->block, last = group->first + group->n;
     *out = fv_sparse_range(place, OWN, begin, o->causal ? last : begin + o->block, group->n);
     if (index == 0)
         return true;
@@ -58,8 +58,7 @@ const fv_mechanism fv_mechanism_fixed = {
             .summary = "Sparse Transformer, fixed: own block and the last positions of every block",
             .paper = "Child et al. 2019, arXiv 1904.10509",
             .can_be_causal = 1,
-            .why_not_stream =
-                "a token looks back at some keys of every block: the state would grow with them",
+            .can_stream = 1,
         },
     .takes = FV_TAKES_BLOCK | FV_TAKES_GLOBALS,
     .check = check,

@@ -2,7 +2,7 @@
  * |i - j| <= W or when i or j is among the first n positions; causal: and j <= i. One set of projections serves
  * local and global attention (the paper has two). Engine and equations: sparse.c.
  *
- * Cost: L (2W + 1 + 2n) pairs; causal L (W + 1 + n).
+ * Cost: L (2W + 1 + 2n) pairs; causal L (W + 1 + n). A stream keeps the first n keys and the last W.
  */
 #include "attention/sparse.h"
 
@@ -55,7 +55,14 @@ static fv_sparse_sight sight(const fv_sparse_place *place, const fv_sparse_set *
     return fv_sparse_outside(place, i, begin, end, o->globals, place->keys);
 }
 
-static const fv_sparse_pattern pattern = {.phases = 1, .cut = cut, .set = set, .sight = sight};
+static int64_t reach(const fv_attention_options *options, int64_t *globals)
+{
+    *globals = options->globals;
+    return options->window;
+}
+
+static const fv_sparse_pattern pattern = {
+    .phases = 1, .cut = cut, .set = set, .sight = sight, .reach = reach};
 
 const fv_mechanism fv_mechanism_longformer = {
     .kind =
@@ -64,7 +71,7 @@ const fv_mechanism fv_mechanism_longformer = {
             .summary = "Longformer: a window, and global tokens at the front: O(L (W + n))",
             .paper = "Beltagy et al. 2020, arXiv 2004.05150",
             .can_be_causal = 1,
-            .why_not_stream = "keeping the global keys beside a ring of the last ones is not built",
+            .can_stream = 1,
         },
     .takes = FV_TAKES_WINDOW | FV_TAKES_GLOBALS,
     .check = check,

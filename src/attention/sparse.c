@@ -1,5 +1,6 @@
 /* sparse.c: softmax attention over a pattern of pairs. This file holds sizes, the geometry of groups and sets,
- * and rows of the matrix; forward and backward stand beside it in sparse_forward.c and sparse_backward.c.
+ * and rows of the matrix; forward, which streams too, and backward stand beside it in sparse_forward.c and
+ * sparse_backward.c.
  *
  *     y_i = sum_j P_ij v_j,   P_ij = exp(scale q_i.k_j - l_i),   l_i = log sum_j exp(scale q_i.k_j),
  *
@@ -52,13 +53,14 @@ int64_t fv_sparse_tile(const fv_attention *op)
 
 fv_sparse_cut fv_sparse_plain_cut(const fv_sparse_place *place, int64_t rows)
 {
-    return (fv_sparse_cut){1, 0, 1, place->queries, rows};
+    return (fv_sparse_cut){place->from, 1, 0, 1, place->queries - place->from, rows};
 }
 
 fv_sparse_cut fv_sparse_block_cut(const fv_sparse_place *place, int64_t block)
 {
-    return (fv_sparse_cut){(place->queries + block - 1) / block, block, 1, FV_MIN(block, place->queries),
-                           fv_sparse_rows(place->op, block)};
+    int64_t begin = place->from / block * block, queries = place->queries - begin;
+    return (fv_sparse_cut){begin, (queries + block - 1) / block, block,
+                           1,     FV_MIN(block, queries),        fv_sparse_rows(place->op, block)};
 }
 
 static int64_t groups_a_chain(const fv_sparse_cut *cut)
@@ -76,12 +78,13 @@ void fv_sparse_group_at(const fv_sparse_place *place, int phase, const fv_sparse
 {
     const fv_sparse_pattern *pattern = place->op->mechanism->pattern;
     int64_t at = index % groups_a_chain(cut) * cut->rows;
+    int64_t first = cut->begin + index / groups_a_chain(cut) * cut->start + at * cut->step;
+    int64_t left = (place->queries - first + cut->step - 1) / cut->step;
+    int64_t before = FV_MAX(0, place->from - first); /* a block's, whose queries are neighbours */
     group->phase = phase;
-    group->chain = index / groups_a_chain(cut);
-    group->first = group->chain * cut->start + at * cut->step;
+    group->first = first + before;
     group->step = cut->step;
-    int64_t left = (place->queries - group->first + cut->step - 1) / cut->step;
-    group->n = FV_MAX(0, FV_MIN(FV_MIN(cut->rows, cut->length - at), left));
+    group->n = FV_MAX(0, FV_MIN(FV_MIN(cut->rows, cut->length - at), left) - before);
     group->drawn_count = 0;
     if (pattern->draw != NULL && group->n > 0)
         pattern->draw(place, group);
@@ -242,7 +245,7 @@ static bool group_of(const fv_sparse_place *place, int phase, int64_t i, fv_spar
     fv_sparse_cut cut = place->op->mechanism->pattern->cut(place, phase);
     if (cut.chains == 0)
         return false;
-    int64_t chain = cut.step > 1 ? i % cut.step : cut.start > 0 ? i / cut.start : 0;
+    int64_t chain = cut.step > 1 ? i % cut.step : cut.start > 0 ? i / cut.start : 0; /* cut.begin is 0 */
     chain = FV_MIN(chain, cut.chains - 1); /* a stride of 1: one chain, that of all */
     int64_t at = (i - chain * cut.start) / cut.step;
     fv_sparse_group_at(place, phase, &cut, chain * groups_a_chain(&cut) + at / cut.rows, group);

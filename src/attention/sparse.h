@@ -7,27 +7,29 @@
 #ifndef FV_SPARSE_H
 #define FV_SPARSE_H
 
+#include "attention/kv_cache.h"
 #include "attention/softmax.h"
 
 /* The sequence and the head that a pattern is asked about. */
 typedef struct fv_sparse_place {
     const fv_attention *op;
-    int64_t head, queries, keys; /* query head; lengths of the sequence */
+    int64_t head, queries, keys; /* query head; lengths of the sequence, a stream's past included */
+    int64_t from;                /* position of the call's first query: the tokens of a stream's past */
 } fv_sparse_place;
 
-/* How the queries of a phase are cut: chain c holds up to `length` queries c*start, c*start + step, ...; a group
- * takes `rows` of one chain. */
+/* How the queries of a phase are cut: chain c holds up to `length` queries begin + c*start, begin + c*start + step,
+ * ...; a group takes `rows` of one chain, without those before place.from. */
 typedef struct fv_sparse_cut {
-    int64_t chains, start, step, length, rows;
+    int64_t begin, chains, start, step, length, rows;
 } fv_sparse_cut;
 
 /* Random key blocks of one query block, at most. */
 enum { FV_SPARSE_DRAWN = 256 };
 
-/* n queries first, first + step, ... of chain `chain`. */
+/* n queries first, first + step, ... */
 typedef struct fv_sparse_group {
     int phase;
-    int64_t chain, first, step, n;
+    int64_t first, step, n;
     int64_t drawn[FV_SPARSE_DRAWN], drawn_count; /* blocks that the pattern drew for the group */
 } fv_sparse_group;
 
@@ -51,13 +53,15 @@ struct fv_sparse_pattern {
     /* The index-th set of a group; false: there are no more. */
     bool (*set)(const fv_sparse_place *place, const fv_sparse_group *group, int index, fv_sparse_set *set);
     fv_sparse_sight (*sight)(const fv_sparse_place *place, const fv_sparse_set *set, int64_t i);
+    /* How many tokens before its own a causal query sees beside the first *globals; NULL: no fixed number. */
+    int64_t (*reach)(const fv_attention_options *options, int64_t *globals);
 };
 
 /* ---- for patterns ---------------------------------------------------------------------------------- */
 
 /* Rows of a group near `wanted`: what products like, or options.chunk. */
 int64_t fv_sparse_rows(const fv_attention *op, int64_t wanted);
-/* The chain of all queries. */
+/* The chain of all queries of the call. */
 fv_sparse_cut fv_sparse_plain_cut(const fv_sparse_place *place, int64_t rows);
 /* One chain for each block. */
 fv_sparse_cut fv_sparse_block_cut(const fv_sparse_place *place, int64_t block);
@@ -118,10 +122,16 @@ fv_status fv_sparse_weights(const fv_attention *op, const fv_layout *layout, con
                             const int64_t *rows, int64_t n, int64_t head, float *weights, int64_t row_stride,
                             void *scratch);
 double fv_sparse_flop(const fv_attention *op, const fv_layout *layout);
+size_t fv_sparse_state_bytes(const fv_attention *op, int64_t capacity);
+void fv_sparse_state_init(const fv_attention *op, int64_t capacity, void *state);
+fv_status fv_sparse_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
+                         size_t state_bytes, void *scratch);
 
 /* What all patterns share in their row. */
 #define FV_SPARSE_ROW                                                                                        \
     .unnormalised = true, .measure = fv_sparse_measure, .forward = fv_sparse_forward,                        \
-    .backward = fv_sparse_backward, .weights = fv_sparse_weights, .flop = fv_sparse_flop
+    .backward = fv_sparse_backward, .weights = fv_sparse_weights, .flop = fv_sparse_flop,                    \
+    .state_bytes = fv_sparse_state_bytes, .state_init = fv_sparse_state_init,                                \
+    .state_view = fv_kv_cache_view, .state_merge = fv_kv_cache_merge, .step = fv_sparse_step
 
 #endif

@@ -1,4 +1,6 @@
-/* sparse_forward.c: sparse softmax attention forward: phase by phase, one task a (sequence, head, group). */
+/* sparse_forward.c: sparse softmax attention forward: phase by phase, one task a (sequence, head, group). A stream's
+ * call is the end of a sequence whose other keys are in its cache; a step is such a call of one token.
+ */
 #include "attention/sparse.h"
 #include <math.h>
 
@@ -8,7 +10,8 @@ typedef struct forward_call {
     fv_attention_io io;
     float *lse; /* [H][Tq] */
     int phase;
-    int64_t *first; /* [sequences + 1] index of a sequence's first task */
+    int64_t *first;       /* [sequences + 1] index of a sequence's first task */
+    fv_kv_cache **states; /* [sequences] where io.state is given */
     char *workers;
     size_t worker_bytes;
 } forward_call;
@@ -43,9 +46,11 @@ static void lay_out(fv_arena *arena, forward_call *c, bool saved)
 {
     int64_t floats = 0;
     bool fits = saved || fv_mul(c->layout->offsets_q[c->layout->sequences], c->op->options.heads, &floats);
+    (void)FV_PUSH(arena, int64_t, c->layout->sequences + 1); /* offsets of a step */
     float *lse = FV_PUSH(arena, float, fits ? floats : INT64_MAX);
     c->lse = saved ? c->lse : lse;
     c->first = FV_PUSH(arena, int64_t, c->layout->sequences + 1);
+    c->states = FV_PUSH(arena, fv_kv_cache *, c->layout->sequences);
     fv_arena worker = fv_arena_measure();
     push_scratch(&worker, c->op);
     c->worker_bytes = worker.used;
@@ -62,13 +67,21 @@ size_t fv_sparse_forward_bytes(const fv_attention *op, const fv_layout *layout)
 
 /* ---- one group ----------------------------------------------------------------------------------------- */
 
-/* A group of one head: its pattern, and pointers at its first query and at the sequence's first key. */
+/* Keys and values of neighbouring tokens. */
+typedef struct key_rows {
+    const float *k, *v;
+    int64_t ldk, ldv;
+} key_rows;
+
+/* A group of one head: its pattern, its first query, and the first keys of the call and of the stream's cache. */
 typedef struct group_view {
     fv_sparse_place place;
     fv_sparse_group group;
-    const float *q, *k, *v;
+    const float *q;
     float *y, *lse;
-    int64_t ldq, ldk, ldv, ldy;
+    int64_t ldq, ldy;
+    key_rows call, past;
+    const fv_kv_cache *cache;
 } group_view;
 
 /* Sums of the phases before: y and l of a query are its normalised sum and log2 of its weight. */
@@ -97,18 +110,34 @@ static void finish(const forward_call *c, const group_view *x, const forward_scr
     kr->copy_rows(n, 1, t->lse, 1, x->lse, x->group.step);
 }
 
+/* Of keys t .. t + count - 1 of a set the first ones that stand evenly in one place; returns their number. */
+static int64_t find_rows(const group_view *x, const fv_sparse_set *set, int64_t t, int64_t count,
+                         key_rows *rows)
+{
+    int64_t at, step, n = fv_sparse_stretch(set, t, count, &at, &step), row = at - x->place.from;
+    *rows = x->call;
+    if (row < 0) {
+        n = fv_kv_cache_run(x->cache, at, step, FV_MIN(n, (step - 1 - row) / step), &row);
+        *rows = x->past;
+    }
+    rows->k += row * rows->ldk, rows->v += row * rows->ldv;
+    rows->ldk *= step, rows->ldv *= step;
+    return n;
+}
+
 /* Keys t .. t + count - 1 of a set, dense. Values are cleaned whether finite or not: a product must not round
  * differently because of what a hidden token holds. Returns whether they were finite. */
 static bool gather(const forward_call *c, const group_view *x, const fv_sparse_set *set, int64_t first,
                    int64_t count, const forward_scratch *t)
 {
     const fv_kernels *kr = c->op->ctx->kernels;
-    int64_t d = c->op->options.dim, dv = c->op->options.value_dim, at, step;
+    int64_t d = c->op->options.dim, dv = c->op->options.value_dim;
+    key_rows rows;
     bool finite = true;
     for (int64_t done = 0, n; done < count; done += n) {
-        n = fv_sparse_stretch(set, first + done, count - done, &at, &step);
-        kr->copy_rows(n, d, x->k + at * x->ldk, step * x->ldk, t->k + done * d, d);
-        finite &= kr->finite_rows(n, dv, x->v + at * x->ldv, step * x->ldv, t->v + done * dv, dv) != 0;
+        n = find_rows(x, set, first + done, count - done, &rows);
+        kr->copy_rows(n, d, rows.k, rows.ldk, t->k + done * d, d);
+        finite &= kr->finite_rows(n, dv, rows.v, rows.ldv, t->v + done * dv, dv) != 0;
     }
     return finite;
 }
@@ -119,13 +148,13 @@ static void add_poison(const forward_call *c, const group_view *x, const fv_spar
                        int64_t count, const forward_scratch *t)
 {
     const fv_kernels *kr = c->op->ctx->kernels;
-    int64_t dv = c->op->options.value_dim, at, step;
+    int64_t dv = c->op->options.value_dim;
+    key_rows row;
     for (int64_t j = 0; j < count; j++) {
-        fv_sparse_stretch(set, first + j, 1, &at, &step);
-        const float *v = x->v + at * x->ldv;
-        if (kr->all_finite(1, dv, v, dv))
+        find_rows(x, set, first + j, 1, &row);
+        if (kr->all_finite(1, dv, row.v, dv))
             continue;
-        kr->copy_rows(1, dv, v, dv, t->poison, dv);
+        kr->copy_rows(1, dv, row.v, dv, t->poison, dv);
         kr->axpy(dv, -1.0f, t->v + j * dv, t->poison); /* 0 where v is finite */
         for (int64_t r = 0; r < set->rows; r++) {
             const fv_sparse_columns *sees = t->columns + r;
@@ -161,18 +190,32 @@ static void attend_tile(const forward_call *c, const group_view *x, const fv_spa
 
 /* ---- all groups -------------------------------------------------------------------------------------- */
 
+static fv_sparse_place place_of(const forward_call *c, int64_t s, int64_t h)
+{
+    fv_sparse_place place = fv_sparse_place_of(c->op, c->layout, s, h);
+    place.from = c->io.state != NULL ? c->states[s]->tokens : 0;
+    place.queries += place.from, place.keys += place.from;
+    return place;
+}
+
 static void view_group(const forward_call *c, int64_t s, int64_t h, group_view *x)
 {
     const fv_attention_options *o = &c->op->options;
-    const int64_t *offsets_k = fv_layout_keys(c->layout);
-    int64_t token = c->layout->offsets_q[s] + x->group.first, g = h * o->kv_heads / o->heads;
+    int64_t key = fv_layout_keys(c->layout)[s], g = h * o->kv_heads / o->heads;
+    int64_t token = c->layout->offsets_q[s] + x->group.first - x->place.from;
     x->q = c->io.q + token * c->io.q_stride + h * o->dim;
     x->y = c->io.y + token * c->io.y_stride + h * o->value_dim;
     x->lse = c->lse + h * c->layout->offsets_q[c->layout->sequences] + token;
-    x->k = c->io.k + offsets_k[s] * c->io.k_stride + g * o->dim;
-    x->v = c->io.v + offsets_k[s] * c->io.v_stride + g * o->value_dim;
     x->ldq = c->io.q_stride * x->group.step, x->ldy = c->io.y_stride * x->group.step;
-    x->ldk = c->io.k_stride, x->ldv = c->io.v_stride;
+    x->call = (key_rows){c->io.k + key * c->io.k_stride + g * o->dim,
+                         c->io.v + key * c->io.v_stride + g * o->value_dim, c->io.k_stride, c->io.v_stride};
+    if (x->place.from == 0)
+        return;
+    fv_kv_cache *cache = c->states[s];
+    x->cache = cache;
+    x->past =
+        (key_rows){fv_kv_cache_keys(cache) + g * o->dim, fv_kv_cache_values(c->op, cache) + g * o->value_dim,
+                   o->kv_heads * o->dim, o->kv_heads * o->value_dim};
 }
 
 static void forward_task(void *arg, int64_t index, int worker)
@@ -182,7 +225,7 @@ static void forward_task(void *arg, int64_t index, int worker)
     int64_t s = fv_offsets_locate(c->first, c->layout->sequences, index), tile = fv_sparse_tile(c->op);
     int64_t groups = (c->first[s + 1] - c->first[s]) / c->op->options.heads;
     int64_t h = (index - c->first[s]) / groups;
-    group_view x = {.place = fv_sparse_place_of(c->op, c->layout, s, h)};
+    group_view x = {.place = place_of(c, s, h)};
     fv_sparse_cut cut = pattern->cut(&x.place, c->phase);
     fv_sparse_group_at(&x.place, c->phase, &cut, (index - c->first[s]) % groups, &x.group);
     if (x.group.n == 0)
@@ -203,10 +246,21 @@ static void number_tasks(forward_call *c)
 {
     c->first[0] = 0;
     for (int64_t s = 0; s < c->layout->sequences; s++) {
-        fv_sparse_place place = fv_sparse_place_of(c->op, c->layout, s, 0);
+        fv_sparse_place place = place_of(c, s, 0);
         fv_sparse_cut cut = c->op->mechanism->pattern->cut(&place, c->phase);
         c->first[s + 1] = c->first[s] + fv_sparse_groups(&cut) * c->op->options.heads;
     }
+}
+
+static void run(forward_call *c)
+{
+    const fv_attention *op = c->op;
+    for (; c->phase < op->mechanism->pattern->phases; c->phase++) {
+        number_tasks(c);
+        fv_parallel(op->ctx, c->first[c->layout->sequences], forward_task, c);
+    }
+    if (c->io.state != NULL) /* last: a ring's new rows take the place of some that were just read */
+        fv_kv_caches_store(op, c->layout, &c->io, c->states);
 }
 
 fv_status fv_sparse_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
@@ -215,9 +269,51 @@ fv_status fv_sparse_forward(const fv_attention *op, const fv_layout *layout, con
     forward_call call = {.op = op, .layout = layout, .io = fv_softmax_resolve(op, io), .lse = saved};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
     lay_out(&arena, &call, saved != NULL);
-    for (; call.phase < op->mechanism->pattern->phases; call.phase++) {
-        number_tasks(&call);
-        fv_parallel(op->ctx, call.first[layout->sequences], forward_task, &call);
-    }
+    if (io->state != NULL)
+        TRY(fv_kv_caches_find(op, layout, io->state, 0, call.states));
+    run(&call);
+    return FV_OK;
+}
+
+/* ---- streams ----------------------------------------------------------------------------------------- */
+
+/* Rows of a stream's cache: what the pattern reaches, or all of `capacity`. The ring has a row at least, so that it is
+ * told from a cache without one. */
+static int64_t cache_rows(const fv_attention *op, int64_t capacity, int64_t *pinned)
+{
+    const fv_sparse_pattern *pattern = op->mechanism->pattern;
+    *pinned = capacity;
+    if (pattern->reach == NULL)
+        return capacity;
+    int64_t ring = FV_MAX(1, pattern->reach(&op->options, pinned));
+    return *pinned + ring;
+}
+
+size_t fv_sparse_state_bytes(const fv_attention *op, int64_t capacity)
+{
+    int64_t pinned;
+    return fv_kv_cache_bytes(op, cache_rows(op, capacity, &pinned));
+}
+
+void fv_sparse_state_init(const fv_attention *op, int64_t capacity, void *state)
+{
+    int64_t pinned, rows = cache_rows(op, capacity, &pinned);
+    fv_kv_cache_init(op, rows, pinned, state);
+}
+
+/* Streams are sequences of one token; their offsets are the first array of scratch (lay_out). */
+fv_status fv_sparse_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
+                         size_t state_bytes, void *scratch)
+{
+    fv_arena ahead = fv_arena_over(scratch, SIZE_MAX), arena = ahead;
+    int64_t *offsets = FV_PUSH(&ahead, int64_t, streams + 1);
+    for (int64_t s = 0; s <= streams; s++)
+        offsets[s] = s;
+    fv_layout layout = {streams, offsets, NULL};
+    forward_call call = {.op = op, .layout = &layout, .io = fv_softmax_resolve(op, io)};
+    lay_out(&arena, &call, false);
+    call.io.state = states;
+    TRY(fv_kv_caches_find(op, &layout, states, state_bytes, call.states));
+    run(&call);
     return FV_OK;
 }

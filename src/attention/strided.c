@@ -5,7 +5,8 @@
  * Two phases: the window; then, for each residue class modulo S, its queries against its keys, a dense matrix
  * with rows S tokens apart, without the pairs of the window.
  *
- * Cost: L (2W + 1 + L/S) pairs, causal half; S near sqrt(L) is best.
+ * Cost: L (2W + 1 + L/S) pairs, causal half; S near sqrt(L) is best. A stream keeps all keys: another class is
+ * asked each time.
  */
 #include "attention/sparse.h"
 
@@ -30,8 +31,9 @@ static fv_sparse_cut cut(const fv_sparse_place *place, int phase)
         return fv_sparse_plain_cut(place, rows);
     if (o->window >= FV_MAX(place->queries, place->keys) - 1) /* no pair is farther apart */
         return (fv_sparse_cut){.rows = rows};
-    return (fv_sparse_cut){FV_MIN(o->stride, place->queries), 1, o->stride,
-                           (place->queries + o->stride - 1) / o->stride, rows};
+    int64_t queries = place->queries - place->from;
+    return (fv_sparse_cut){
+        place->from, FV_MIN(o->stride, queries), 1, o->stride, (queries + o->stride - 1) / o->stride, rows};
 }
 
 static bool set(const fv_sparse_place *place, const fv_sparse_group *group, int index, fv_sparse_set *out)
@@ -44,8 +46,9 @@ static bool set(const fv_sparse_place *place, const fv_sparse_group *group, int 
     }
     if (o->causal)
         end = FV_MIN(end, last - o->window); /* the window has the rest */
-    int64_t count = end > group->chain ? (end - group->chain + o->stride - 1) / o->stride : 0;
-    *out = (fv_sparse_set){CLASS, group->chain, 1, o->stride, count, group->n};
+    int64_t residue = group->first % o->stride;
+    int64_t count = end > residue ? (end - residue + o->stride - 1) / o->stride : 0;
+    *out = (fv_sparse_set){CLASS, residue, 1, o->stride, count, group->n};
     return index == 0;
 }
 
@@ -66,8 +69,7 @@ const fv_mechanism fv_mechanism_strided = {
             .summary = "Sparse Transformer, strided: |i-j| <= window or stride divides i-j: O(L (W + L/S))",
             .paper = "Child et al. 2019, arXiv 1904.10509",
             .can_be_causal = 1,
-            .why_not_stream =
-                "a token looks back at every S-th token before it: the state would keep all keys",
+            .can_stream = 1,
         },
     .takes = FV_TAKES_WINDOW | FV_TAKES_STRIDE,
     .check = check,

@@ -1,7 +1,8 @@
 /* window.c: local attention: query i sees keys j with |i - j| <= W, causal 0 <= i - j <= W (the local layers of
  * Beltagy et al. 2020, arXiv 2004.05150, and of many before). Engine and equations: sparse.c.
  *
- * Cost: L (2W + 1) pairs, causal half; tiles add one row's window for each group of rows.
+ * Cost: L (2W + 1) pairs, causal half; tiles add one row's window for each group of rows. A stream keeps the last
+ * W keys.
  */
 #include "attention/sparse.h"
 
@@ -34,7 +35,14 @@ static fv_sparse_sight sight(const fv_sparse_place *place, const fv_sparse_set *
     return fv_sparse_inside(place, i, i - place->op->options.window, i + place->op->options.window + 1);
 }
 
-static const fv_sparse_pattern pattern = {.phases = 1, .cut = cut, .set = set, .sight = sight};
+static int64_t reach(const fv_attention_options *options, int64_t *globals)
+{
+    *globals = 0;
+    return options->window;
+}
+
+static const fv_sparse_pattern pattern = {
+    .phases = 1, .cut = cut, .set = set, .sight = sight, .reach = reach};
 
 const fv_mechanism fv_mechanism_window = {
     .kind =
@@ -43,7 +51,7 @@ const fv_mechanism fv_mechanism_window = {
             .summary = "local softmax attention, |i-j| <= window: O(L W)",
             .paper = "Beltagy et al. 2020, arXiv 2004.05150",
             .can_be_causal = 1,
-            .why_not_stream = "the ring of its last keys is not built",
+            .can_stream = 1,
         },
     .takes = FV_TAKES_WINDOW,
     .check = check,

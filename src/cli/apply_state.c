@@ -9,10 +9,11 @@
  *     exponent  F32 [sequences,H,r]
  *     decayed   F64 [sequences,H]       where a gate or decay forgets: log2 of the factor on what came before
  *
- * Kinds that keep keys: those of the sequences, end to end:
+ * Kinds that keep keys: rows of the sequences' states (fv_state_view), end to end: all tokens, or as many as a window
+ * and global tokens want:
  *
- *     keys      F32 [all tokens,G,d]
- *     values    F32 [all tokens,G,dv]
+ *     keys      F32 [rows,G,d]
+ *     values    F32 [rows,G,dv]
  *
  * The metadata names the operator ("settings") and holds a fingerprint of its inputs ("projection", FNV-1a over the
  * bits of all but those that come token by token): a state means nothing under others, so a different pair is
@@ -28,10 +29,10 @@
 typedef struct field {
     const char *name;
     fv_dtype dtype;
-    int rank; /* with the sequence or token dimension */
-    bool per_token;
+    int rank;     /* with the sequence or row dimension */
+    bool in_rows; /* of keys */
     int64_t shape[3];
-    int64_t count; /* of a sequence or token */
+    int64_t count; /* of a sequence or row */
     char *data;    /* all sequences */
 } field;
 
@@ -39,13 +40,20 @@ typedef struct store {
     field fields[4];
     int count;
     int64_t *tokens; /* [sequences] */
-    int64_t total;   /* their sum */
+    int64_t most;    /* rows of keys a sequence, at most */
+    int64_t total;   /* rows of all of them */
 } store;
 
-/* Sizes that end at the first 0. */
-static field make_field(const char *name, bool per_token, int64_t x, int64_t y, int64_t z)
+/* Rows of keys that sequence n has. */
+static int64_t rows_of(const store *s, int64_t n)
 {
-    field f = {.name = name, .dtype = FV_F32, .per_token = per_token, .shape = {x, y, z}, .count = 1};
+    return s->tokens[n] < s->most ? s->tokens[n] : s->most;
+}
+
+/* Sizes that end at the first 0. */
+static field make_field(const char *name, bool in_rows, int64_t x, int64_t y, int64_t z)
+{
+    field f = {.name = name, .dtype = FV_F32, .in_rows = in_rows, .shape = {x, y, z}, .count = 1};
     for (f.rank = 1; f.rank < 4 && f.shape[f.rank - 1] > 0; f.rank++)
         f.count *= f.shape[f.rank - 1];
     return f;
@@ -81,6 +89,7 @@ static fv_status plan_store(const apply *a, store *s)
     fv_free(a->ctx, probe);
     CLI_TRY(status);
     s->count = 0;
+    s->most = view.pinned < view.capacity ? view.capacity : INT64_MAX;
     if (view.S != NULL) {
         s->fields[s->count++] = make_field("S", false, a->H, view.features, a->dv);
         s->fields[s->count++] = make_field("z", false, a->H, view.features, 0);
@@ -102,7 +111,8 @@ typedef struct fingerprint {
     char settings[512], projection[32];
 } fingerprint;
 
-/* What shapes a state beyond the kind, and only where it is used, so that plain states keep their settings. */
+/* What shapes a state beyond the kind, or says which of its keys a token sees, and only where it is used, so that
+ * plain states keep their settings. */
 static void add_modifiers(const fv_attention_options *o, char *text, size_t bytes)
 {
     const struct {
@@ -114,6 +124,10 @@ static void add_modifiers(const fv_attention_options *o, char *text, size_t byte
         {o->psi >= 0, "psi", o->psi},
         {o->max_tokens != 0, "max_tokens", (double)o->max_tokens},
         {o->window >= 0, "window", (double)o->window},
+        {o->stride > 0, "stride", (double)o->stride},
+        {o->block > 0, "block", (double)o->block},
+        {o->globals >= 0, "globals", (double)o->globals},
+        {o->random_blocks >= 0, "random_blocks", (double)o->random_blocks},
         {o->gate != 0, "gate", 1},
         {o->decay != 0, "decay", 1},
         {o->ppsbn != 0, "ppsbn", 1},
@@ -124,6 +138,9 @@ static void add_modifiers(const fv_attention_options *o, char *text, size_t byte
         if (extras[i].used)
             snprintf(text + used, bytes - used, " %s %.9g", extras[i].name, extras[i].value);
     }
+    size_t used = strlen(text);
+    if (o->random_blocks > 0)
+        snprintf(text + used, bytes - used, " pattern_seed %" PRIu64, o->pattern_seed);
 }
 
 static fingerprint fingerprint_of(const apply *a)
@@ -180,7 +197,7 @@ static fv_status read_tokens(apply *a, const char *path, const fv_tensors *file,
                         path, (long long)a->layout.sequences, a->path);
     CLI_TRY(fv_tensor_to_i64(a->ctx, tensor, s->tokens));
     for (int64_t i = 0; i < a->layout.sequences; i++)
-        if (s->tokens[i] < 0 || __builtin_add_overflow(s->total, s->tokens[i], &s->total))
+        if (s->tokens[i] < 0 || __builtin_add_overflow(s->total, rows_of(s, i), &s->total))
             return cli_fail(FV_ERR_FILE, "%s: tensor tokens: entry %lld is %lld, expected a count", path,
                             (long long)i, (long long)s->tokens[i]);
     return FV_OK;
@@ -190,15 +207,15 @@ static fv_status read_field(apply *a, const char *path, const fv_tensors *file, 
 {
     const fv_tensor *tensor = fv_tensors_find(file, f->name);
     bool fits = tensor != NULL && tensor->dtype == f->dtype && tensor->rank == f->rank &&
-                tensor->shape[0] == (f->per_token ? s->total : a->layout.sequences);
+                tensor->shape[0] == (f->in_rows ? s->total : a->layout.sequences);
     for (int i = 1; fits && i < f->rank; i++)
         fits = tensor->shape[i] == f->shape[i - 1];
     if (!fits)
         return cli_fail(FV_ERR_FILE, "%s: tensor %s: %s %s, expected %s for %lld %s of this operator", path,
                         f->name, tensor != NULL ? "shape" : "missing",
                         tensor != NULL ? apply_shape_text(tensor).text : "", fv_dtype_name(f->dtype),
-                        (long long)(f->per_token ? s->total : a->layout.sequences),
-                        f->per_token ? "tokens" : "sequences");
+                        (long long)(f->in_rows ? s->total : a->layout.sequences),
+                        f->in_rows ? "rows" : "sequences");
     f->data = apply_alloc(a, tensor->count, fv_dtype_bytes(f->dtype));
     if (f->data != NULL && tensor->count > 0)
         memcpy(f->data, tensor->data, field_bytes(f, tensor->shape[0]));
@@ -217,13 +234,13 @@ static fv_status read_store(apply *a, const char *path, fv_tensors *file, store 
 /* ---- states and fields --------------------------------------------------------------------------- */
 
 /* Copies every field of sequence n between its state and the store. */
-static fv_status move_state(apply *a, store *s, int64_t n, int64_t tokens_before, bool to_state)
+static fv_status move_state(apply *a, store *s, int64_t n, int64_t rows_before, bool to_state)
 {
     fv_state_view view;
     CLI_TRY(fv_attention_state_view(a->op, a->states[n], &view));
     for (int i = 0; i < s->count; i++) {
         const field *f = &s->fields[i];
-        int64_t begin = f->per_token ? tokens_before : n, count = f->per_token ? s->tokens[n] : 1;
+        int64_t begin = f->in_rows ? rows_before : n, count = f->in_rows ? rows_of(s, n) : 1;
         char *outside = f->data + field_bytes(f, begin), *inside = view_field(&view, f->name);
         size_t bytes = field_bytes(f, count);
         if (bytes > 0)
@@ -232,7 +249,7 @@ static fv_status move_state(apply *a, store *s, int64_t n, int64_t tokens_before
     return to_state ? fv_attention_state_set_tokens(a->op, a->states[n], s->tokens[n]) : FV_OK;
 }
 
-static fv_status make_state(apply *a, store *s, int64_t n, int64_t tokens_before)
+static fv_status make_state(apply *a, store *s, int64_t n, int64_t rows_before)
 {
     int64_t length = a->layout.offsets_q[n + 1] - a->layout.offsets_q[n], capacity;
     size_t bytes;
@@ -244,7 +261,7 @@ static fv_status make_state(apply *a, store *s, int64_t n, int64_t tokens_before
     if (a->states[n] == NULL)
         return FV_ERR_RESOURCE;
     CLI_TRY(fv_attention_state_init(a->op, capacity, a->states[n]));
-    return s->tokens != NULL ? move_state(a, s, n, tokens_before, true) : FV_OK;
+    return s->tokens != NULL ? move_state(a, s, n, rows_before, true) : FV_OK;
 }
 
 fv_status apply_states_make(apply *a)
@@ -266,7 +283,7 @@ fv_status apply_states_make(apply *a)
         return FV_ERR_RESOURCE;
     for (int64_t n = 0, before = 0; n < a->layout.sequences; n++) {
         CLI_TRY(make_state(a, &s, n, before));
-        before += s.tokens != NULL ? s.tokens[n] : 0;
+        before += s.tokens != NULL ? rows_of(&s, n) : 0;
     }
     return FV_OK;
 }
@@ -282,16 +299,16 @@ static fv_status gather(apply *a, store *s)
         fv_state_view view;
         CLI_TRY(fv_attention_state_view(a->op, a->states[n], &view));
         s->tokens[n] = view.tokens;
-        s->total += view.tokens;
+        s->total += rows_of(s, n);
     }
     for (int i = 0; i < s->count; i++) {
         field *f = &s->fields[i];
-        int64_t first = f->per_token ? s->total : a->layout.sequences;
+        int64_t first = f->in_rows ? s->total : a->layout.sequences;
         f->data = apply_alloc(a, first * f->count, fv_dtype_bytes(f->dtype));
         if (f->data == NULL)
             return FV_ERR_RESOURCE;
     }
-    for (int64_t n = 0, before = 0; n < a->layout.sequences; before += s->tokens[n++])
+    for (int64_t n = 0, before = 0; n < a->layout.sequences; before += rows_of(s, n++))
         CLI_TRY(move_state(a, s, n, before, false));
     return FV_OK;
 }
@@ -312,7 +329,7 @@ fv_status apply_states_write(apply *a)
                              .data = s.tokens}};
     for (int i = 0; i < s.count; i++) {
         const field *f = &s.fields[i];
-        int64_t first = f->per_token ? s.total : a->layout.sequences;
+        int64_t first = f->in_rows ? s.total : a->layout.sequences;
         tensors[i + 1] = (fv_tensor){.name = f->name,
                                      .dtype = f->dtype,
                                      .rank = f->rank,

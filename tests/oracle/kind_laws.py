@@ -1,11 +1,12 @@
 """Laws that every kind keeps, alone and with modifiers: threads, packing, the past, streams, rows."""
 import numpy as np
 from bounds import C, EPS, worst
-from cases import BASE, DRAWN, check_case, options_of, random_tensors, widened
+from cases import BASE, DRAWN, check_case, options_of, random_part, random_tensors, widened
 from kinds import KINDS
 from program import read
 from reference import reference
 
+PATTERN = ("window", "stride", "block", "globals", "random_blocks")
 MODIFIERS = [{}, {"gate": True}, {"decay": True}, {"rotary": True, "ppsbn": True}, {"bias": "fastrpb"}, {"bias": "kernel"}]
 
 
@@ -87,7 +88,8 @@ def stream(run, rng, kind, info, causal, more):
     whole = run_case(run, case, t, *seed)
     inputs = {name: x for name, x in t.items() if name not in BASE}
     inputs.update({name: whole[name] for name in DRAWN if name in whole and name not in inputs})
-    want = reference(case, widened(t), widened(inputs))["y"]
+    random = random_part(run, case, t, options_of(case)) if "random_blocks" in case else None
+    want = reference(case, widened(t), widened(inputs), random)["y"]
     first, second = [], []
     for begin, size, cut in zip(t["offsets_q"], sizes, cuts):
         first += range(begin, begin + cut)
@@ -103,10 +105,30 @@ def stream(run, rng, kind, info, causal, more):
     held = read(state)[0]
     assert list(held["tokens"]) == cuts
     assert ("decayed" in held) == bool(more.get("gate") or more.get("decay"))
+    if "keys" in held:
+        check_keys(case, {name: t[name][first] for name in ("k", "v")}, held, moved=more.get("rotary"))
     other = dict(t, q=t["q"] * 0 + 1)
-    if "decay" in t:  # a state means nothing under another decay
+    changed = {name: case[name] - 1 for name in PATTERN if name in case}
+    if "decay" in t:  # a state means nothing under another decay, nor under another pattern
         other["decay"] = t["decay"] * np.float32(0.5)
+    for case in ([case] if "decay" in t else []) + [dict(case, **{name: changed[name]}) for name in changed]:
         assert run.apply(other, kind, *options_of(case), "--state-in", state, *seed[:2])[1] == 3
+
+
+def check_keys(case, t, held, moved):
+    """Rows of keys and values: all tokens of a sequence; with a window the global ones, then a ring of the last ones."""
+    front = case["globals"] if case["kind"] == "longformer" else 0
+    ring = case["window"] if case["kind"] in ("window", "longformer") else max(held["tokens"])
+    want, begin = [], 0
+    for n in held["tokens"]:
+        rows = list(range(min(n, front + ring)))
+        for token in range(front, n):
+            rows[front + (token - front) % ring] = token
+        want += [begin + row for row in rows]
+        begin += n
+    assert held["keys"].shape == t["k"][want].shape
+    assert moved or np.array_equal(held["keys"], t["k"][want])
+    assert np.array_equal(held["values"], t["v"][want])
 
 
 def ones(run, rng, kind, info, causal, more):

@@ -8,16 +8,16 @@
 #include <stdbool.h>
 
 enum {
-    KIND_CROSS = 1,   /* queries and keys may differ in number */
-    KIND_CANCELS = 2, /* features of both signs: sums of weights cancel, so that errors are judged by the
+    KIND_CROSS = 1,     /* queries and keys may differ in number */
+    KIND_CANCELS = 2,   /* features of both signs: sums of weights cancel, so that errors are judged by the
                        * specification's magnitudes, and weights sum to one only without a guard */
-    KIND_PLACES =
-        4, /* weights depend on where tokens stand: a permutation changes them, states do not merge, a
-                       * stream wants max_tokens */
+    KIND_PLACES = 4,    /* weights depend on where tokens stand: a permutation changes them */
     KIND_MIXES = 8,     /* no matrix of queries by keys: tokens are mixed before they are weighed */
     KIND_FORESEES = 16, /* causal by masks, but which tokens share a chunk depends on later ones */
     KIND_EMPTY = 32,    /* a query may meet no key: all weights 0, y = 0 */
     KIND_WIDE = 64,     /* r grows like d^2: the widest shape runs with fewer tokens */
+    KIND_DATED = 128,   /* features are of a position: states do not merge, a stream wants max_tokens */
+    KIND_RING = 256,    /* a stream keeps the keys of a window, behind those of global tokens */
 };
 
 typedef struct kind_row {
