@@ -19,7 +19,42 @@ static const char *const grouped[] = {
     "favor+",     NULL};
 static const char *const placeless[] = {"is_decoder", "true", "position_embedding_type", "none", NULL};
 static const char *const reversible[] = {"is_decoder", "true", "reversible", "true", NULL};
-static const char *const *const models[] = {favor, relu, exact, grouped, placeless, reversible};
+static const char *const window[] = {
+    "is_decoder", "true", "attention.kind", "window", "attention.window", "9", "position_embedding_type",
+    "none",       NULL};
+static const char *const strided[] = {"is_decoder", "true", "attention.kind", "strided", "attention.stride",
+                                      "4",          NULL};
+static const char *const longformer[] = {
+    "is_decoder", "true", "attention.kind", "longformer", "attention.window", "3", "attention.globals",
+    "2",          NULL};
+/* Heads of two kinds: a window, and what has a state of fixed size, or keeps every key. */
+static const char *const mixed[] = {"is_decoder",
+                                    "true",
+                                    "num_attention_heads",
+                                    "4",
+                                    "attention.local_heads",
+                                    "1",
+                                    "attention.local_window",
+                                    "5",
+                                    "position_embedding_type",
+                                    "none",
+                                    NULL};
+static const char *const mixed_exact[] = {"is_decoder",
+                                          "true",
+                                          "attention.kind",
+                                          "exact",
+                                          "attention.local_heads",
+                                          "1",
+                                          "attention.local_window",
+                                          "5",
+                                          "attention.rotary",
+                                          "true",
+                                          NULL};
+static const char *const *const models[] = {favor,  relu,    exact,      grouped, placeless,  reversible,
+                                            window, strided, longformer, mixed,   mixed_exact};
+
+/* States of fixed size and no table of positions: streams without an end. */
+static const char *const *const endless[] = {placeless, window, mixed};
 
 /* One sum in another order: about 8 matrix products of up to 32 terms and an attention sum of up to 60 stand
  * behind a logit, each off by a few eps of its terms, and layer norms keep the terms near 1. */
@@ -62,27 +97,29 @@ static void test_stream_is_batch(void **state)
     fv_context_destroy(ctx);
 }
 
-/* Longer than the chunk a prompt is cut into. */
+/* Longer than the chunk a prompt is cut into; a state of fixed size asks for no capacity. */
 static void test_long_prompt(void **state)
 {
     (void)state;
     enum { LONG = 2500 };
     static int32_t tokens[LONG];
     fv_context *ctx = tiny_context(2);
-    fv_model *model = tiny_model(ctx, placeless);
-    fv_stream *at_once, *by_parts;
-    float a[VOCABULARY], b[VOCABULARY];
     for (int t = 0; t < LONG; t++)
         tokens[t] = (t * 7 + t / 13) % 25;
-    OK(fv_stream_create(&at_once, model, 0));
-    OK(fv_stream_create(&by_parts, model, 0));
-    OK(fv_stream_feed(at_once, tokens, LONG, a));
-    OK(fv_stream_feed(by_parts, tokens, 1000, b));
-    OK(fv_stream_feed(by_parts, tokens + 1000, LONG - 1000, b));
-    assert_close(a, b, "long");
-    fv_stream_destroy(at_once);
-    fv_stream_destroy(by_parts);
-    fv_model_destroy(model);
+    for (int i = 0; i < FV_COUNT(endless); i++) {
+        fv_model *model = tiny_model(ctx, endless[i]);
+        fv_stream *at_once, *by_parts;
+        float a[VOCABULARY], b[VOCABULARY];
+        OK(fv_stream_create(&at_once, model, 0));
+        OK(fv_stream_create(&by_parts, model, 0));
+        OK(fv_stream_feed(at_once, tokens, LONG, a));
+        OK(fv_stream_feed(by_parts, tokens, 1000, b));
+        OK(fv_stream_feed(by_parts, tokens + 1000, LONG - 1000, b));
+        assert_close(a, b, "long");
+        fv_stream_destroy(at_once);
+        fv_stream_destroy(by_parts);
+        fv_model_destroy(model);
+    }
     fv_context_destroy(ctx);
 }
 
@@ -194,11 +231,10 @@ static void test_fingerprint(void **state)
 }
 
 /* A file with the right fingerprint and other tensors. */
-static void test_wrong_tensors(void **state)
+static void check_wrong_tensors(const char *const *settings, const char *name)
 {
-    (void)state;
     fv_context *ctx = tiny_context(1);
-    fv_model *model = tiny_model(ctx, favor);
+    fv_model *model = tiny_model(ctx, settings);
     const char *path = scratch_path("stream.safetensors");
     const int32_t tokens[] = {1, 2, 3};
     float logits[VOCABULARY];
@@ -210,6 +246,8 @@ static void test_wrong_tensors(void **state)
     OK(fv_tensors_open(&file, ctx, path));
     fv_tensor list[16];
     int64_t n = fv_tensors_count(file);
+    assert_true(n <= FV_COUNT(list));
+    assert_non_null(fv_tensors_find(file, name));
     fv_metadata metadata[] = {{"format", "favor-stream-1"}, {"model", fv_tensors_metadata(file, "model")}};
     for (int64_t i = 0; i < n; i++)
         list[i] = *fv_tensors_at(file, i);
@@ -233,6 +271,13 @@ static void test_wrong_tensors(void **state)
     fv_stream_destroy(stream);
     fv_model_destroy(model);
     fv_context_destroy(ctx);
+}
+
+static void test_wrong_tensors(void **state)
+{
+    (void)state;
+    check_wrong_tensors(favor, "layers.1.exponent");
+    check_wrong_tensors(mixed, "layers.1.local.keys");
 }
 
 static void test_wrong_use(void **state)
@@ -271,33 +316,36 @@ static void test_wrong_use(void **state)
     fv_context_destroy(ctx);
 }
 
-/* Work and memory of a token do not depend on its position. */
+/* Work and memory of a token do not depend on its position, once a window is full. */
 static void test_constant_work(void **state)
 {
     (void)state;
+    enum { FULL = 10 };
     fv_context *ctx = tiny_context(1);
-    fv_model *model = tiny_model(ctx, placeless);
-    fv_kernels base = *ctx->kernels, table;
-    fv_stream *stream;
-    float logits[VOCABULARY];
-    OK(fv_stream_create(&stream, model, 0));
-    const int32_t token = 3;
-    double first = 0;
-    OK(fv_stream_feed(stream, &token, 1, logits));
-    size_t bytes = fv_context_bytes(ctx);
-    fv_context_reset_peak(ctx);
-    counting_table(&table, &base);
-    *ctx->kernels = table;
-    for (int t = 1; t < 300; t++) {
-        counting_reset();
+    for (int i = 0; i < FV_COUNT(endless); i++) {
+        fv_model *model = tiny_model(ctx, endless[i]);
+        fv_kernels base = *ctx->kernels, table;
+        fv_stream *stream;
+        float logits[VOCABULARY];
+        OK(fv_stream_create(&stream, model, 0));
+        const int32_t token = 3;
+        double first = 0;
         OK(fv_stream_feed(stream, &token, 1, logits));
-        first = t == 1 ? counting_work() : first;
-        assert_true(counting_work() == first);
+        size_t bytes = fv_context_bytes(ctx);
+        fv_context_reset_peak(ctx);
+        counting_table(&table, &base);
+        *ctx->kernels = table;
+        for (int t = 1; t < 300; t++) {
+            counting_reset();
+            OK(fv_stream_feed(stream, &token, 1, logits));
+            first = t == FULL ? counting_work() : first;
+            assert_true(t < FULL || counting_work() == first);
+        }
+        *ctx->kernels = base;
+        assert_int_equal(fv_context_peak_bytes(ctx), bytes);
+        fv_stream_destroy(stream);
+        fv_model_destroy(model);
     }
-    *ctx->kernels = base;
-    assert_int_equal(fv_context_peak_bytes(ctx), bytes);
-    fv_stream_destroy(stream);
-    fv_model_destroy(model);
     fv_context_destroy(ctx);
 }
 
@@ -335,9 +383,10 @@ static fv_status whole_life(fv_context *ctx, void *arg)
 static void test_failing_allocations(void **state)
 {
     (void)state;
-    char favor_plus[] = "favor+", softmax[] = "exact";
+    char favor_plus[] = "favor+", softmax[] = "exact", local[] = "window";
     assert_true(fail_every_allocation(whole_life, favor_plus) > 5);
     assert_true(fail_every_allocation(whole_life, softmax) > 5);
+    assert_true(fail_every_allocation(whole_life, local) > 5);
 }
 
 int main(void)

@@ -1,9 +1,9 @@
 /* stream.c: one sequence, token by token.
  *
  * What the layers remember is their attention states; a token passes through the same tape as a batch does,
- * with one row. Long prompts go in chunks at the speed of a batch. Kernelised kinds have a state of fixed
- * size, so that cost and memory of a token do not depend on its position; exact attention keeps keys and
- * values up to the stream's capacity.
+ * with one row. Long prompts go in chunks at the speed of a batch. Kernelised kinds, window and longformer have a
+ * state of fixed size, so that cost and memory of a token do not depend on its position; other kinds keep keys and
+ * values up to the stream's capacity. Heads of two kinds in a layer have a state each.
  */
 #include "model/stream.h"
 #include <string.h>
@@ -32,7 +32,7 @@ static fv_status init_states(fv_stream *stream, int part, int64_t capacity)
     for (int64_t l = 0; l < stream->model->shape.layers; l++)
         TRY(fv_attention_state_init(op, capacity, fv_stream_state(stream, l, part)));
     TRY(fv_attention_state_view(op, fv_stream_state(stream, 0, part), &view));
-    if (view.keys != NULL)
+    if (view.keys != NULL && view.pinned == view.capacity)
         stream->capacity = capacity;
     return FV_OK;
 }
@@ -209,8 +209,9 @@ fv_status fv_stream_pieces(const fv_stream *stream, int64_t layer, int part, int
         return FV_OK;
     TRY(fv_attention_state_view(op->op, fv_stream_state(stream, layer, part), &view));
     if (view.keys != NULL) {
-        pieces[(*count)++] = (fv_state_piece){"keys", view.keys, 3, {tokens, o->kv_heads, o->dim}};
-        pieces[(*count)++] = (fv_state_piece){"values", view.values, 3, {tokens, o->kv_heads, o->value_dim}};
+        int64_t rows = FV_MIN(tokens, view.capacity);
+        pieces[(*count)++] = (fv_state_piece){"keys", view.keys, 3, {rows, o->kv_heads, o->dim}};
+        pieces[(*count)++] = (fv_state_piece){"values", view.values, 3, {rows, o->kv_heads, o->value_dim}};
         return FV_OK;
     }
     if (view.S == NULL) /* a kind that remembers nothing */

@@ -7,7 +7,7 @@
 struct fv_stream {
     fv_model *model;
     int64_t tokens;                         /* fed so far */
-    int64_t capacity;                       /* of kinds that keep keys; -1: no limit */
+    int64_t capacity;                       /* of kinds that keep every key; -1: no limit */
     size_t state_bytes[FV_ATTENTION_PARTS]; /* of one layer */
     char *states;                           /* [layers] of both */
     float *logits;                          /* [vocabulary] after the last token */

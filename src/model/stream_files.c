@@ -1,6 +1,7 @@
 /* stream_files.c: a stream on disk: a safetensors file with the pieces of every layer's state
- * ("layers.N.S", ".z", ".exponent", or ".keys", ".values"), "tokens" [1] and "logits" [vocabulary]. Its
- * metadata holds the fingerprint of the model, without which the numbers mean nothing.
+ * ("layers.N.S", ".z", ".exponent", or ".keys", ".values", rows as in fv_state_view), those of local heads beside
+ * others as "layers.N.local.", "tokens" [1] and "logits" [vocabulary]. Its metadata holds the fingerprint of the
+ * model, without which the numbers mean nothing.
  */
 #include "model/stream.h"
 #include <favor/tensors.h>

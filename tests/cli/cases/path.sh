@@ -49,6 +49,13 @@ check 'exact attention has room for what a state holds' '
     favor generate exact -n 20 --seed 4 --state-out state >first &&
     favor generate exact -n 10 --seed 4 --state-in state >second &&
     test "$(cat whole)" = "$(cat first)$(cat second)"'
+check 'so have heads of two kinds' '
+    favor train --data p.fasta --task lm --attention exact --local-heads 1 --local-window 3 --positions none \
+        --out mixed $small --steps 3 &&
+    favor generate mixed -n 30 --seed 4 >whole &&
+    favor generate mixed -n 20 --seed 4 --state-out state >first &&
+    favor generate mixed -n 10 --seed 4 --state-in state >second &&
+    test "$(cat whole)" = "$(cat first)$(cat second)"'
 t 'favor generate lm --state-in state'
 t 'favor generate lm --state-in p.fasta'
 t 'favor generate lm --prompt LA -n 3 --state-out nowhere/state >/dev/null'
