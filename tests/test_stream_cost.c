@@ -12,6 +12,7 @@ enum { LAYERS = 2, WIDTH = 16, HEADS = 2, FEATURES = 16, TOKENS = 40 };
 static const char *const favor[] = {CAUSAL, NULL};
 static const char *const relu[] = {CAUSAL, "attention.kind", "relu", NULL};
 static const char *const exact[] = {CAUSAL, "attention.kind", "exact", NULL};
+static const char *const window[] = {CAUSAL, "attention.kind", "window", "attention.window", "9", NULL};
 static const char *const tied[] = {CAUSAL, "tie_word_embeddings", "true", NULL};
 static const char *const placeless[] = {CAUSAL, "position_embedding_type", "none", NULL};
 static const char *const sinusoidal[] = {CAUSAL, "position_embedding_type", "sinusoidal", NULL};
@@ -20,11 +21,12 @@ static const struct {
     const char *const *settings;
     int64_t rows;  /* of tables that a token looks up */
     int64_t drawn; /* floats of the projections of a head */
-    bool grows;    /* keeps keys */
+    bool grows;    /* keeps every key */
 } cases[] = {
     {favor, 2, FEATURES *WIDTH / HEADS, false},
     {relu, 2, 0, false},
     {exact, 2, 0, true},
+    {window, 2, 0, false},
     {tied, 1, FEATURES *WIDTH / HEADS, false},
     {placeless, 1, FEATURES *WIDTH / HEADS, false},
     {sinusoidal, 2, FEATURES *WIDTH / HEADS, false},
