@@ -144,7 +144,8 @@ typedef struct fv_attention_info {
     int64_t projection_rows;
     int64_t feature_count;
     int64_t drawn_floats;
-    int can_stream;  /* step and state work */
+    int can_stream;  /* causal: step and state work */
+    int can_recall;  /* bidirectional: a state of keys works, see fv_attention_io.state */
     int in_place_ok; /* backward may replace inputs by gradients (see fv_attention_grad) */
 } fv_attention_info;
 FV_API void fv_attention_get_info(const fv_attention *op, fv_attention_info *info);
@@ -220,8 +221,13 @@ typedef struct fv_attention_io {
                               * kernelized ones */
     const float *input[FV_INPUT_COUNT]; /* dense; NULL where the operator takes none (or its default) */
     int64_t q_stride, k_stride, v_stride, y_stride;
-    void *state; /* causal kinds that stream: [sequences] states, each need.state bytes; continued
-                  * and updated by forward. NULL: start empty, keep nothing */
+    void *state; /* [sequences] states, each need.state bytes; continued and updated by forward. NULL: start
+                  * empty, keep nothing. Causal operators (can_stream): the tokens so far. Bidirectional ones
+                  * (can_recall): the keys so far; those of the call are added, then its queries see all of them.
+                  * Without keys a call only reads, at a cost that does not depend on how many keys the state of a
+                  * kernelized kind holds; without queries it only adds. So cross attention meets its source once. */
+    int64_t first_query; /* bidirectional with a state: position of the first query of every sequence, where
+                          * positions count; keys go on behind those of the state */
 } fv_attention_io;
 
 /* Draws the random inputs of the operator into drawn [info.drawn_floats], one behind the other in the order
@@ -271,7 +277,7 @@ typedef struct fv_state_view {
 } fv_state_view;
 
 /* Bytes of a state that can hold `capacity` tokens. Kinds whose state has a fixed size (kernelized ones, window,
- * longformer) ignore capacity. */
+ * longformer) ignore capacity. FV_ERR_USAGE says why an operator that can neither stream nor recall has none. */
 FV_API FV_NODISCARD fv_status fv_attention_state_bytes(const fv_attention *op, int64_t capacity,
                                                        size_t *bytes);
 /* Makes `state` the empty one. */

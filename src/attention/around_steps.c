@@ -67,6 +67,7 @@ static void turn_next(turn *t)
 /* q or k of the call. */
 typedef struct side {
     const fv_around_call *c;
+    bool apart;             /* positions begin at io.first_query, not behind what a state has seen */
     const int64_t *offsets; /* NULL: every token a stream of its own */
     int64_t tokens, heads, ldx;
     const float *x; /* the caller's */
@@ -79,11 +80,27 @@ static side side_of(const fv_around_call *c, bool key, const fv_attention_grad *
     const fv_attention_options *o = &c->op->options;
     const fv_layout *l = c->layout;
     if (key)
-        return (side){
-            c,     l != NULL ? fv_layout_keys(l) : NULL, c->tk, o->kv_heads, c->ldk, c->io.k, c->k, c->inv_k,
-            c->dk, grad != NULL ? grad->dk : NULL};
-    return (side){c,     l != NULL ? l->offsets_q : NULL, c->tq, o->heads, c->ldq, c->io.q, c->q, c->inv_q,
-                  c->dq, grad != NULL ? grad->dq : NULL};
+        return (side){.c = c,
+                      .offsets = l != NULL ? fv_layout_keys(l) : NULL,
+                      .tokens = c->tk,
+                      .heads = o->kv_heads,
+                      .ldx = c->ldk,
+                      .x = c->io.k,
+                      .y = c->k,
+                      .inv = c->inv_k,
+                      .dy = c->dk,
+                      .dx = grad != NULL ? grad->dk : NULL};
+    return (side){.c = c,
+                  .apart = c->io.state != NULL && !o->causal,
+                  .offsets = l != NULL ? l->offsets_q : NULL,
+                  .tokens = c->tq,
+                  .heads = o->heads,
+                  .ldx = c->ldq,
+                  .x = c->io.q,
+                  .y = c->q,
+                  .inv = c->inv_q,
+                  .dy = c->dq,
+                  .dx = grad != NULL ? grad->dq : NULL};
 }
 
 static int64_t position_of(const side *s, int64_t token)
@@ -91,7 +108,7 @@ static int64_t position_of(const side *s, int64_t token)
     if (s->offsets == NULL)
         return s->c->first[token];
     int64_t n = fv_offsets_locate(s->offsets, s->c->layout->sequences, token);
-    return s->c->first[n] + token - s->offsets[n];
+    return (s->apart ? s->c->io.first_query : s->c->first[n]) + token - s->offsets[n];
 }
 
 static void forward_token(const side *s, const turn *t, int64_t token)

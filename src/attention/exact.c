@@ -172,6 +172,7 @@ const fv_mechanism fv_mechanism_exact = {
             .can_stream = 1,
         },
     .position_kernel = true,
+    .recalls = true,
     .unnormalised = true,
     .measure = measure,
     .forward = fv_exact_forward,

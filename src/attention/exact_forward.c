@@ -211,14 +211,17 @@ static void find_keys(const forward_call *c, int64_t s, int64_t g, fv_exact_rows
     int64_t begin = fv_layout_keys(c->layout)[s];
     *past = 0;
     r->ldk = c->io.k_stride, r->ldv = c->io.v_stride;
-    r->k = c->io.k + begin * r->ldk + g * o->dim;
-    r->v = c->io.v + begin * r->ldv + g * o->value_dim;
-    if (c->io.state == NULL)
+    r->k = c->io.k, r->v = c->io.v;
+    if (c->io.state != NULL) {
+        *past = c->states[s]->tokens - (fv_layout_keys(c->layout)[s + 1] - begin);
+        begin = 0;
+        r->ldk = o->kv_heads * o->dim, r->ldv = o->kv_heads * o->value_dim;
+        r->k = fv_kv_cache_keys(c->states[s]), r->v = fv_kv_cache_values(c->op, c->states[s]);
+    }
+    if (r->k == NULL) /* of a call that has no key */
         return;
-    *past = c->states[s]->tokens - (c->layout->offsets_q[s + 1] - c->layout->offsets_q[s]);
-    r->ldk = o->kv_heads * o->dim, r->ldv = o->kv_heads * o->value_dim;
-    r->k = fv_kv_cache_keys(c->states[s]) + g * o->dim;
-    r->v = fv_kv_cache_values(c->op, c->states[s]) + g * o->value_dim;
+    r->k += begin * r->ldk + g * o->dim;
+    r->v += begin * r->ldv + g * o->value_dim;
 }
 
 static void forward_task(void *arg, int64_t index, int worker)
@@ -234,7 +237,7 @@ static void forward_task(void *arg, int64_t index, int worker)
 
     fv_exact_rows r = {.n = FV_MIN(c->tiles.group, queries - i), .causal = o->causal};
     find_keys(c, s, h * o->kv_heads / o->heads, &r, &past);
-    r.open = o->causal ? past + i : offsets_k[s + 1] - offsets_k[s];
+    r.open = past + (o->causal ? i : offsets_k[s + 1] - offsets_k[s]);
     r.ldq = c->io.q_stride, r.ldy = c->io.y_stride;
     r.q = c->io.q + (begin + i) * r.ldq + h * o->dim;
     r.y = c->io.y + (begin + i) * r.ldy + h * o->value_dim;

@@ -224,8 +224,8 @@ fv_kz_head fv_kz_head_of(const fv_kz_call *call, int64_t sequence, int64_t head)
     int64_t q0 = call->layout->offsets_q[sequence], k0 = keys[sequence];
     h.nq = call->layout->offsets_q[sequence + 1] - q0;
     h.nk = keys[sequence + 1] - k0;
-    h.q = io->q + q0 * call->ldq + head * call->d;
-    h.k = io->k + k0 * call->ldk + kv * call->d;
+    h.q = io->q != NULL ? io->q + q0 * call->ldq + head * call->d : NULL;
+    h.k = io->k != NULL ? io->k + k0 * call->ldk + kv * call->d : NULL;
     h.v = io->v != NULL ? io->v + k0 * call->ldv + kv * call->dv : NULL;
     h.y = io->y != NULL ? io->y + q0 * call->ldy + head * call->dv : NULL;
     const fv_attention_grad *grad = call->grad;
@@ -250,7 +250,7 @@ fv_rows fv_kz_rows(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_
                      .x = (key ? h->k : h->q) + begin * ld,
                      .ldx = ld,
                      .key = key,
-                     .first = h->first + begin,
+                     .first = (key ? h->first_k : h->first_q) + begin,
                      .longest = fixed > 0 ? fixed : FV_MAX(h->nq, h->nk)};
 }
 
@@ -272,6 +272,15 @@ void fv_kz_state_clear(const fv_kz_call *call, fv_kz_state *state)
     call->kr->fill(call->r, 0.0f, state->e);
     state->tokens = 0;
     state->decayed = 0;
+}
+
+fv_kz_state fv_kz_state_at(const fv_kz_call *call, const fv_state_view *view, int64_t head)
+{
+    return (fv_kz_state){.S = view->S + head * call->r * call->dv,
+                         .z = view->z + head * call->r,
+                         .e = view->exponent + head * call->r,
+                         .tokens = view->tokens,
+                         .decayed = view->decayed != NULL ? view->decayed[head] : 0};
 }
 
 void fv_kz_state_save(const fv_kz_call *call, const fv_kz_state *state, float *to)

@@ -139,7 +139,8 @@ typedef struct fv_kz_head {
     const float *dy;
     float *dq, *dk, *dv;
     int64_t nq, nk;
-    int64_t first; /* position of the first token: tokens a continued stream has seen */
+    int64_t first_q,
+        first_k; /* positions of the first query and key: what came before in a continued state */
     int64_t head, sequence;
     const float *gate, *decay; /* first token's gate, H floats from token to token; gamma; NULL: not taken */
     float *d_gate;
@@ -155,6 +156,8 @@ void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layo
 fv_kz_head fv_kz_head_of(const fv_kz_call *call, int64_t sequence, int64_t head);
 /* Rows [begin, begin+n) of the head's queries or keys. */
 fv_rows fv_kz_rows(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_t begin, int64_t n);
+/* A head's part of a stream's state, where it stands. */
+fv_kz_state fv_kz_state_at(const fv_kz_call *call, const fv_state_view *view, int64_t head);
 /* Takes the statistics of the head's sequence, for maps that have some. */
 void fv_kz_take_statistics(const fv_kz_call *call, fv_kz_head *h, fv_kz_work *w);
 int64_t fv_kz_state_floats(const fv_kz_call *call);
@@ -192,6 +195,11 @@ void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t wi
 void fv_kz_normalise(const fv_kz_call *call, fv_kz_work *w, int64_t n);
 /* w->a = lower triangle of q k^T (0 above), row sums added to w->den. */
 void fv_kz_scores(const fv_kz_call *call, fv_kz_work *w, int64_t n);
+
+/* ---- kernelized_forward.c ---- */
+
+/* y rows [begin, begin+n) of queries that see all of the state and nothing else. */
+void fv_kz_read(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
 
 /* ---- kernelized_decay.c: gate and decay ---- */
 

@@ -70,14 +70,30 @@ static void causal_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work 
     }
 }
 
-static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+void fv_kz_read(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     const fv_kernels *kr = call->kr;
+    const fv_kz_state *state = &w->state;
     int64_t r = call->r, dv = call->dv;
+    float *y = h->y + begin * call->ldy;
+    fv_kz_queries(call, h, w, begin, n);
+    fv_kz_fetch(call, h->q, call->ldq, call->d, begin + n, h->nq);
+    kr->row_dots(n, r, 1.0f, w->q, r, state->z, 0, 0.0f, w->den);
+    fv_kz_normalise(call, w, n);
+    if (n == 1) {
+        kr->gemv('T', r, dv, w->inv[0], state->S, dv, w->q, 0.0f, y);
+        return;
+    }
+    kr->gemm('N', 'N', n, dv, r, 1.0f, w->q, r, state->S, dv, 0.0f, y, call->ldy);
+    kr->scale_rows(n, dv, w->inv, y, call->ldy, 0, y, call->ldy);
+}
+
+static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+{
     for (int64_t t = 0; t < h->nk;) {
         int64_t taken = fv_kz_keys(call, h, w, t, FV_MIN(call->C, h->nk - t));
         fv_kz_fetch(call, h->k, call->ldk, call->d, t + taken, h->nk);
-        fv_kz_fetch(call, h->v, call->ldv, dv, t + taken, h->nk);
+        fv_kz_fetch(call, h->v, call->ldv, call->dv, t + taken, h->nk);
         fv_kz_absorb(call, h, w, t, taken);
         t += taken;
     }
@@ -87,31 +103,26 @@ static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_k
     }
     for (int64_t t = 0; t < h->nq; t += call->C) {
         int64_t n = FV_MIN(call->C, h->nq - t);
-        float *y = h->y + t * call->ldy;
-        fv_kz_queries(call, h, w, t, n);
-        fv_kz_fetch(call, h->q, call->ldq, call->d, t + n, h->nq);
-        kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
-        fv_kz_normalise(call, w, n);
-        kr->gemm('N', 'N', n, dv, r, 1.0f, w->q, r, w->state.S, dv, 0.0f, y, call->ldy);
-        kr->scale_rows(n, dv, w->inv, y, call->ldy, 0, y, call->ldy);
+        fv_kz_read(call, h, w, t, n);
     }
+}
+
+static fv_state_view stream_view(const fv_kz_call *call, const fv_kz_head *h)
+{
+    fv_state_view view;
+    size_t bytes = fv_kz_state_bytes(call->op, 0);
+    fv_kz_state_view(call->op, (char *)call->io->state + (size_t)h->sequence * bytes, &view);
+    return view;
 }
 
 /* Reads the running state of a stream into w, and back. */
 static void stream_state(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, bool store)
 {
-    if (call->io->state == NULL) {
-        fv_kz_state_clear(call, &w->state);
-        return;
-    }
-    fv_state_view view;
-    fv_kz_state_view(call->op, (char *)call->io->state + (size_t)h->sequence * fv_kz_state_bytes(call->op, 0),
-                     &view);
-    int64_t r = call->r, dv = call->dv;
-    fv_kz_state in_stream = {view.S + h->head * r * dv, view.z + h->head * r, view.exponent + h->head * r,
-                             view.tokens, view.decayed != NULL ? view.decayed[h->head] : 0};
+    fv_state_view view = stream_view(call, h);
+    fv_kz_state in_stream = fv_kz_state_at(call, &view, h->head);
     const fv_kz_state *from = store ? &w->state : &in_stream;
     fv_kz_state *to = store ? &in_stream : &w->state;
+    int64_t r = call->r, dv = call->dv;
     call->kr->copy_rows(1, r * dv, from->S, r * dv, to->S, r * dv);
     call->kr->copy_rows(1, r, from->z, r, to->z, r);
     call->kr->copy_rows(1, r, from->e, r, to->e, r);
@@ -119,6 +130,25 @@ static void stream_state(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
     to->decayed = from->decayed;
     if (store && view.decayed != NULL)
         view.decayed[h->head] = from->decayed;
+}
+
+/* The state before the call's tokens. A bidirectional one is worked on in place: calls that read it are many, and
+ * short. */
+static void enter_state(const fv_kz_call *call, fv_kz_head *h, fv_kz_work *w)
+{
+    if (call->io->state == NULL) {
+        fv_kz_state_clear(call, &w->state);
+        return;
+    }
+    if (call->op->options.causal) {
+        stream_state(call, h, w, false);
+        h->first_q = w->state.tokens;
+    } else {
+        fv_state_view view = stream_view(call, h);
+        w->state = fv_kz_state_at(call, &view, h->head);
+        h->first_q = call->io->first_query;
+    }
+    h->first_k = w->state.tokens;
 }
 
 static void forward_task(void *arg, int64_t index, int worker)
@@ -131,8 +161,7 @@ static void forward_task(void *arg, int64_t index, int worker)
         fv_kz_bias_forward(call, &h, &w);
         return;
     }
-    stream_state(call, &h, &w, false);
-    h.first = w.state.tokens;
+    enter_state(call, &h, &w);
     if (call->op->options.causal) {
         causal_head(call, &h, &w);
         if (call->io->state != NULL)
@@ -151,7 +180,7 @@ fv_status fv_kz_forward(const fv_attention *op, const fv_layout *layout, const f
     fv_parallel(op->ctx, layout->sequences * call.H, forward_task, &call);
     for (int64_t s = 0; io->state != NULL && s < layout->sequences; s++) {
         fv_kz_state_header *header = (void *)((char *)io->state + (size_t)s * fv_kz_state_bytes(op, 0));
-        header->tokens += layout->offsets_q[s + 1] - layout->offsets_q[s];
+        header->tokens += fv_layout_keys(layout)[s + 1] - fv_layout_keys(layout)[s];
     }
     return FV_OK;
 }

@@ -87,24 +87,19 @@ static void step_task(void *arg, int64_t index, int worker)
 {
     const step_call *step = arg;
     const fv_kz_call *call = &step->call;
-    const fv_kernels *kr = call->kr;
-    int64_t stream = index / call->H, head = index % call->H, r = call->r, dv = call->dv;
+    int64_t stream = index / call->H, head = index % call->H;
     fv_kz_work w = fv_kz_worker(call, worker, false);
     fv_kz_head h = fv_kz_head_of(call, stream, head);
     fv_state_view view;
     fv_kz_state_view(call->op, step->states + (size_t)stream * step->state_bytes, &view);
-    w.state =
-        (fv_kz_state){view.S + head * r * dv, view.z + head * r, view.exponent + head * r, view.tokens, 0};
-    h.first = view.tokens;
+    w.state = fv_kz_state_at(call, &view, head);
+    h.first_q = h.first_k = view.tokens;
     fv_kz_take_statistics(call, &h, &w);
     (void)fv_kz_keys(call, &h, &w, 0, 1);
     fv_kz_absorb(call, &h, &w, 0, 1);
     if (view.decayed != NULL)
-        view.decayed[head] += w.state.decayed;
-    fv_kz_queries(call, &h, &w, 0, 1);
-    kr->row_dots(1, r, 1.0f, w.q, r, w.state.z, 0, 0.0f, w.den);
-    fv_kz_normalise(call, &w, 1);
-    kr->gemv('T', r, dv, w.inv[0], w.state.S, dv, w.q, 0.0f, h.y);
+        view.decayed[head] = w.state.decayed;
+    fv_kz_read(call, &h, &w, 0, 1);
 }
 
 fv_status fv_kz_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,

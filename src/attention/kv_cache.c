@@ -95,10 +95,11 @@ static fv_status check_room(const fv_attention *op, const fv_kv_cache *cache, in
 fv_status fv_kv_caches_find(const fv_attention *op, const fv_layout *layout, void *states, size_t bytes,
                             fv_kv_cache **caches)
 {
+    const int64_t *offsets = fv_layout_keys(layout);
     char *state = states;
     for (int64_t s = 0; s < layout->sequences; s++) {
         caches[s] = (fv_kv_cache *)state;
-        TRY(check_room(op, caches[s], layout->offsets_q[s + 1] - layout->offsets_q[s]));
+        TRY(check_room(op, caches[s], offsets[s + 1] - offsets[s]));
         state += bytes > 0 ? bytes : fv_kv_cache_bytes(op, caches[s]->capacity);
     }
     return FV_OK;
@@ -121,7 +122,9 @@ static void store(const fv_attention *op, fv_kv_cache *cache, int64_t n, const f
 void fv_kv_caches_store(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                         fv_kv_cache **caches)
 {
-    const int64_t *offsets = layout->offsets_q;
+    const int64_t *offsets = fv_layout_keys(layout);
+    if (offsets[layout->sequences] == 0) /* a call that only reads */
+        return;
     for (int64_t s = 0; s < layout->sequences; s++)
         store(op, caches[s], offsets[s + 1] - offsets[s], io->k + offsets[s] * io->k_stride, io->k_stride,
               io->v + offsets[s] * io->v_stride, io->v_stride);

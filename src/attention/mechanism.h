@@ -35,8 +35,8 @@ fv_status fv_bias_check_span(const fv_attention *op, const fv_layout *layout);
 /* Options that the operator's kind would pass over (options.c): FV_ERR_USAGE names them. */
 fv_status fv_options_check(const fv_attention *op);
 /* FV_ERR_USAGE when a sequence, or a stream with the tokens to come, is longer than the features of the operator's kind are
- * made for (places.c); states may be NULL. */
-fv_status fv_places_check(const fv_attention *op, const fv_layout *layout, const void *states);
+ * made for (places.c). continued: the call's, whose states it continues; NULL: it begins sequences. */
+fv_status fv_places_check(const fv_attention *op, const fv_layout *layout, const fv_attention_io *continued);
 fv_status fv_places_check_step(const fv_attention *op, int64_t streams, const void *states, size_t bytes);
 /* Bits of all inputs that a kind may take, with whatever modifiers it can have. */
 uint32_t fv_mechanism_inputs(const fv_mechanism *mechanism);
@@ -49,6 +49,7 @@ struct fv_mechanism {
     bool unnormalised;    /* takes no denominator guard (softmax kinds, identity) */
     bool position_kernel; /* takes position_bias kernel */
     bool shared_keys;     /* keys are made of q: k may be missing, dk stays as it is */
+    bool recalls;         /* bidirectional forward adds its keys to a state and reads all of it */
     uint32_t inputs;      /* 1 << FV_INPUT_x: what it takes itself (maps and modifiers add theirs) */
     uint32_t takes;       /* FV_TAKES_x: options that no input tells of */
     /* All shapes, offsets and pointers were checked by operator.c before these are called. */

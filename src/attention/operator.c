@@ -4,18 +4,21 @@
 #include "attention/mechanism.h"
 #include <string.h>
 
-/* Why the operator has no step and no state; NULL: it has. */
-static const char *why_no_stream(const fv_attention *op)
+/* Why the operator has no state; NULL: it has. */
+static const char *why_no_state(const fv_attention *op)
 {
     const fv_attention_options *o = &op->options;
+    const fv_feature_map *map = op->mechanism->map;
     if (op->mechanism->step == NULL)
         return op->mechanism->kind.why_not_stream;
-    if (!o->causal)
-        return "it is not causal";
+    if (!o->causal && !op->mechanism->recalls)
+        return "it is not causal, and only exact and kernelized kinds keep keys that any query may see";
     if (o->position_bias != FV_POSITION_BIAS_NONE)
         return "a position bias reaches back to every earlier token, which no state of fixed size keeps";
-    if (op->mechanism->map != NULL && op->mechanism->map->positions && o->max_tokens == 0)
+    if (map != NULL && map->positions && o->max_tokens == 0)
         return "its features depend on the length of the whole sequence; give max_tokens";
+    if (map != NULL && (map->takes & FV_TAKES_PSI) != 0 && o->psi < 0) /* causal ones have it */
+        return "its features depend on all queries and keys of the sequence; give psi";
     return NULL;
 }
 
@@ -37,7 +40,8 @@ void fv_attention_get_info(const fv_attention *op, fv_attention_info *info)
         .projection_rows = op->m,
         .feature_count = op->r,
         .drawn_floats = drawn_floats(op),
-        .can_stream = why_no_stream(op) == NULL,
+        .can_stream = o->causal && why_no_state(op) == NULL,
+        .can_recall = !o->causal && why_no_state(op) == NULL,
         .in_place_ok = op->mechanism->in_place_ok && o->heads == o->kv_heads && !fv_around_needed(op) &&
                        o->position_bias == FV_POSITION_BIAS_NONE,
     };
@@ -163,12 +167,27 @@ double fv_attention_flop(const fv_attention *op, const fv_layout *layout, int ba
 
 /* ---- calls --------------------------------------------------------------------------------------- */
 
-static fv_status check_stream(const fv_attention *op)
+static fv_status check_state(const fv_attention *op)
 {
-    const char *why = why_no_stream(op);
+    const char *why = why_no_state(op);
     return why == NULL ? FV_OK
                        : fv_fail(op->ctx, FV_ERR_USAGE, "attention %s cannot stream and has no state: %s",
                                  op->options.kind, why);
+}
+
+/* A forward that continues a state. */
+static fv_status check_continued(const fv_attention *op, const fv_attention_io *io, const void *saved)
+{
+    fv_input_info diagonal;
+    TRY(check_state(op));
+    if (saved != NULL)
+        return fv_fail(op->ctx, FV_ERR_USAGE,
+                       "attention %s: a continued state has no backward; pass saved NULL", op->options.kind);
+    if (fv_attention_input(op, FV_INPUT_PSI_DIAGONAL, &diagonal) && io->input[FV_INPUT_PSI_DIAGONAL] == NULL)
+        return fv_fail(op->ctx, FV_ERR_USAGE,
+                       "attention %s: %s is missing; a measured one sees later queries and keys",
+                       op->options.kind, diagonal.name);
+    return FV_OK;
 }
 
 fv_status fv_attention_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
@@ -177,11 +196,10 @@ fv_status fv_attention_forward(const fv_attention *op, const fv_layout *layout, 
     TRY(check_layout(op, layout));
     TRY(check_io(op, layout, io));
     if (io->state != NULL)
-        TRY(check_stream(op));
-    if (io->state != NULL && saved != NULL)
-        return fv_fail(op->ctx, FV_ERR_USAGE,
-                       "attention %s: a continued state has no backward; pass saved NULL", op->options.kind);
-    TRY(fv_places_check(op, layout, io->state));
+        TRY(check_continued(op, io, saved));
+    bool apart = io->state != NULL && !op->options.causal; /* queries have positions of their own */
+    TRY(fv_check_number(op->ctx, "first_query", io->first_query, 0, apart ? FV_MAX_TOKENS : 0));
+    TRY(fv_places_check(op, layout, io->state != NULL ? io : NULL));
     if (fv_around_needed(op))
         return fv_around_forward(op, layout, io, saved, scratch);
     return op->mechanism->forward(op, layout, io, saved, scratch);
@@ -232,7 +250,7 @@ fv_status fv_attention_backward(const fv_attention *op, const fv_layout *layout,
 
 fv_status fv_attention_state_bytes(const fv_attention *op, int64_t capacity, size_t *bytes)
 {
-    TRY(check_stream(op));
+    TRY(check_state(op));
     TRY(fv_check_number(op->ctx, "capacity", capacity, 0, FV_MAX_TOKENS));
     *bytes = op->mechanism->state_bytes(op, capacity);
     return FV_OK;
@@ -240,7 +258,7 @@ fv_status fv_attention_state_bytes(const fv_attention *op, int64_t capacity, siz
 
 fv_status fv_attention_state_init(const fv_attention *op, int64_t capacity, void *state)
 {
-    TRY(check_stream(op));
+    TRY(check_state(op));
     TRY(fv_check_number(op->ctx, "capacity", capacity, 0, FV_MAX_TOKENS));
     op->mechanism->state_init(op, capacity, state);
     return FV_OK;
@@ -248,7 +266,7 @@ fv_status fv_attention_state_init(const fv_attention *op, int64_t capacity, void
 
 fv_status fv_attention_state_view(const fv_attention *op, void *state, fv_state_view *view)
 {
-    TRY(check_stream(op));
+    TRY(check_state(op));
     op->mechanism->state_view(op, state, view);
     return FV_OK;
 }
@@ -265,7 +283,7 @@ fv_status fv_attention_state_set_tokens(const fv_attention *op, void *state, int
 
 fv_status fv_attention_state_merge(const fv_attention *op, void *dst, const void *a, const void *b)
 {
-    TRY(check_stream(op));
+    TRY(check_state(op));
     if (op->mechanism->state_merge == NULL)
         return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: its states do not merge", op->options.kind);
     if (op->mechanism->map != NULL && op->mechanism->map->positions)
@@ -286,7 +304,11 @@ fv_status fv_attention_step(const fv_attention *op, int64_t streams, const fv_at
                             size_t state_bytes, void *scratch)
 {
     const fv_attention_options *o = &op->options;
-    TRY(check_stream(op));
+    TRY(check_state(op));
+    if (!o->causal)
+        return fv_fail(op->ctx, FV_ERR_USAGE,
+                       "attention %s cannot stream token by token: it is not causal; forward reads its state",
+                       o->kind);
     TRY(fv_check_number(op->ctx, "streams", streams, 0, FV_MAX_TOKENS));
     TRY(check_inputs(op, streams, streams, io));
     TRY(check_tensor(op, "v", io->v, streams, o->kv_heads * o->value_dim, io->v_stride));

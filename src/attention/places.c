@@ -28,13 +28,16 @@ static int64_t seen(const void *states, size_t bytes, int64_t s)
     return tokens;
 }
 
-fv_status fv_places_check(const fv_attention *op, const fv_layout *layout, const void *states)
+fv_status fv_places_check(const fv_attention *op, const fv_layout *layout, const fv_attention_io *continued)
 {
     const int64_t *q = layout->offsets_q, *k = fv_layout_keys(layout);
+    const void *states = continued != NULL ? continued->state : NULL;
     size_t bytes = states != NULL ? op->mechanism->state_bytes(op, 0) : 0;
     for (int64_t s = 0; limited(op) && s < layout->sequences; s++) {
-        int64_t tokens = FV_MAX(q[s + 1] - q[s], k[s + 1] - k[s]);
-        TRY(check(op, states != NULL ? "stream" : "sequence", s, seen(states, bytes, s) + tokens));
+        int64_t before = seen(states, bytes, s); /* keys, and of a causal call queries */
+        int64_t queries =
+            q[s + 1] - q[s] + (op->options.causal || continued == NULL ? before : continued->first_query);
+        TRY(check(op, states != NULL ? "stream" : "sequence", s, FV_MAX(queries, before + k[s + 1] - k[s])));
     }
     return FV_OK;
 }

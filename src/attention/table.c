@@ -19,10 +19,11 @@ extern const fv_mechanism fv_mechanism_exact, fv_mechanism_identity, fv_mechanis
 #define KERNELIZED(name_, summary_, paper_, map_, generalized_)                                              \
     {                                                                                                        \
         .kind = {name_, summary_, paper_, 1, 1, 1, generalized_, NULL, NULL}, .map = &(map_),                \
-        .in_place_ok = true, .position_kernel = true, .check = fv_kz_check, .measure = fv_kz_measure,        \
-        .forward = fv_kz_forward, .backward = fv_kz_backward, .weights = fv_kz_weights, .flop = fv_kz_flop,  \
-        .state_bytes = fv_kz_state_bytes, .state_init = fv_kz_state_init, .state_view = fv_kz_state_view,    \
-        .state_merge = fv_kz_state_merge, .step = fv_kz_step,                                                \
+        .in_place_ok = true, .position_kernel = true, .recalls = true, .check = fv_kz_check,                 \
+        .measure = fv_kz_measure, .forward = fv_kz_forward, .backward = fv_kz_backward,                      \
+        .weights = fv_kz_weights, .flop = fv_kz_flop, .state_bytes = fv_kz_state_bytes,                      \
+        .state_init = fv_kz_state_init, .state_view = fv_kz_state_view, .state_merge = fv_kz_state_merge,    \
+        .step = fv_kz_step,                                                                                  \
     }
 
 /* One of the generalized maps. */

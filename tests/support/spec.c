@@ -296,8 +296,7 @@ void spec_state(const spec *given, int64_t h, int64_t f, double exponent, num *S
     for (int64_t c = 0; c < dv; c++)
         S[c] = num_input(0, 0);
     for (int64_t j = 0; j < keys; j++) {
-        int64_t n = spec_sequence_of_query(&s, j); /* states are of causal calls */
-        spec_vector v = vector_of(&s, true, n, j, h);
+        spec_vector v = vector_of(&s, true, 0, j, h); /* a state is of one sequence */
         kind->features(&s, &v, phi);
         num feature = phi[f];
         if (kind->exponential)
