@@ -440,7 +440,6 @@ static void test_bad_batches(void **state)
     expect_refused(ctx, translation, &b.batch, "source");
     b.batch.source = NULL;
     expect_refused(ctx, translation, &b.batch, "source");
-    expect_failure(ctx, fv_stream_create(&stream, translation, 9), FV_ERR_USAGE, "encoder-decoder", NULL);
     expect_failure(ctx, fv_model_attention(translation, b.inputs, 13, 0, 0, &row, 1, weights), FV_ERR_USAGE,
                    "encoder-decoder", NULL);
 

@@ -1,4 +1,5 @@
-/* test_stream.c: a stream token by token, in chunks and as one batch; its state as a file. */
+/* test_stream.c: a stream token by token, in chunks and as one batch, of a causal model and of a decoder that translates a
+ * source; its state as a file. */
 #include "model/transformer.h"
 #include "support/counting.h"
 #include "support/scratch.h"
@@ -9,7 +10,7 @@
 
 #define OK(expr) assert_int_equal((expr), FV_OK)
 
-enum { VOCABULARY = 29, LENGTH = 60 };
+enum { VOCABULARY = 29, LENGTH = 60, SOURCE = 37 };
 
 static const char *const favor[] = {"is_decoder", "true", "attention.chunk", "7", NULL};
 static const char *const relu[] = {"is_decoder", "true", "attention.kind", "relu", NULL};
@@ -50,14 +51,72 @@ static const char *const mixed_exact[] = {"is_decoder",
                                           "attention.rotary",
                                           "true",
                                           NULL};
-static const char *const *const models[] = {favor,  relu,    exact,      grouped, placeless,  reversible,
-                                            window, strided, longformer, mixed,   mixed_exact};
-
 /* States of fixed size and no table of positions: streams without an end. */
 static const char *const *const endless[] = {placeless, window, mixed};
+#define TRANSLATE "is_encoder_decoder", "true"
+static const char *const translate_favor[] = {TRANSLATE, "attention.chunk", "7", NULL};
+static const char *const translate_relu[] = {TRANSLATE,        "attention.kind", "relu",
+                                             "attention.gate", "true",           NULL};
+static const char *const translate_exact[] = {TRANSLATE, "attention.kind", "exact", "num_hidden_layers",
+                                              "1",       "decoder_layers", "3",     NULL};
+static const char *const translate_grouped[] = {TRANSLATE, "num_attention_heads",
+                                                "4",       "num_key_value_heads",
+                                                "2",       "reversible",
+                                                "true",    "attention.kind",
+                                                "exact",   NULL};
+static const char *const translate_around[] = {
+    TRANSLATE, "attention.rotary",        "true", "attention.ppsbn",
+    "true",    "position_embedding_type", "none", NULL};
+static const char *const translate_sharp[] = {TRANSLATE, "attention.kind", "favor#", "attention.psi", "1",
+                                              NULL};
+static const char *const translate_cosines[] = {TRANSLATE, "attention.kind", "cosformer", NULL};
+static const char *const translate_mixed[] = {
+    TRANSLATE, "attention.local_heads", "1", "attention.local_window", "5", NULL};
+static const char *const *const models[] = {favor,
+                                            relu,
+                                            exact,
+                                            grouped,
+                                            placeless,
+                                            reversible,
+                                            window,
+                                            strided,
+                                            longformer,
+                                            mixed,
+                                            mixed_exact,
+                                            translate_favor,
+                                            translate_relu,
+                                            translate_exact,
+                                            translate_grouped,
+                                            translate_around,
+                                            translate_sharp,
+                                            translate_cosines,
+                                            translate_mixed};
 
-/* One sum in another order: about 8 matrix products of up to 32 terms and an attention sum of up to 60 stand
- * behind a logit, each off by a few eps of its terms, and layer norms keep the terms near 1. */
+static bool translates(const fv_model *model)
+{
+    return model->shape.decoder_layers > 0;
+}
+
+/* LENGTH tokens, and SOURCE of a source. */
+static void fill(tiny_batch *b)
+{
+    const int64_t length = LENGTH, source = SOURCE;
+    tiny_batch_fill(b, 3, 0, 1, &length);
+    tiny_batch_source(b, 3, &source);
+}
+
+static fv_stream *new_stream(fv_model *model, const tiny_batch *b, int64_t capacity)
+{
+    fv_stream *stream;
+    OK(fv_stream_create(&stream, model, capacity));
+    if (translates(model))
+        OK(fv_stream_source(stream, b->source, b->batch.source_tokens));
+    return stream;
+}
+
+/* One sum in another order: about 8 matrix products of up to 32 terms and an attention sum of up to 60 (in an
+ * encoder and a decoder twice as many) stand behind a logit, each off by a few eps of its terms, and layer norms keep
+ * the terms near 1. */
 static void assert_close(const float *a, const float *b, const char *what)
 {
     double largest = 0, error = 0;
@@ -74,16 +133,14 @@ static void test_stream_is_batch(void **state)
     (void)state;
     fv_context *ctx = tiny_context(2);
     static const int64_t chunks[] = {1, 2, 7, 60};
-    const int64_t length = LENGTH;
     for (int i = 0; i < FV_COUNT(models); i++) {
         fv_model *model = tiny_model(ctx, models[i]);
         float whole[LENGTH * VOCABULARY], logits[VOCABULARY];
         tiny_batch b;
-        tiny_batch_fill(&b, 3, 0, 1, &length);
+        fill(&b);
         OK(fv_model_logits(model, &b.batch, whole));
         for (int k = 0; k < FV_COUNT(chunks); k++) {
-            fv_stream *stream;
-            OK(fv_stream_create(&stream, model, LENGTH));
+            fv_stream *stream = new_stream(model, &b, LENGTH);
             for (int64_t t = 0; t < LENGTH; t += chunks[k]) {
                 int64_t n = FV_MIN(chunks[k], LENGTH - t);
                 OK(fv_stream_feed(stream, b.inputs + t, n, logits));
@@ -127,15 +184,14 @@ static void test_save_and_continue(void **state)
 {
     (void)state;
     fv_context *ctx = tiny_context(2);
-    const int64_t length = LENGTH;
     for (int i = 0; i < FV_COUNT(models); i++) {
         fv_model *model = tiny_model(ctx, models[i]);
         const char *path = scratch_path("stream.safetensors");
         float whole[VOCABULARY], again[VOCABULARY], kept[VOCABULARY];
-        fv_stream *stream, *other;
+        fv_stream *other;
         tiny_batch b;
-        tiny_batch_fill(&b, 3, 0, 1, &length);
-        OK(fv_stream_create(&stream, model, LENGTH));
+        fill(&b);
+        fv_stream *stream = new_stream(model, &b, LENGTH);
         OK(fv_stream_create(&other, model, LENGTH + 5));
         OK(fv_stream_feed(stream, b.inputs, 30, whole));
         OK(fv_stream_save(stream, path));
@@ -238,9 +294,10 @@ static void check_wrong_tensors(const char *const *settings, const char *name)
     const char *path = scratch_path("stream.safetensors");
     const int32_t tokens[] = {1, 2, 3};
     float logits[VOCABULARY];
-    fv_stream *stream;
     fv_tensors *file;
-    OK(fv_stream_create(&stream, model, 0));
+    tiny_batch b;
+    fill(&b);
+    fv_stream *stream = new_stream(model, &b, 10);
     OK(fv_stream_feed(stream, tokens, 3, logits));
     OK(fv_stream_save(stream, path));
     OK(fv_tensors_open(&file, ctx, path));
@@ -268,6 +325,8 @@ static void check_wrong_tensors(const char *const *settings, const char *name)
     OK(fv_tensors_write(ctx, scratch_path("wrong"), list, n, metadata, 2));
     expect_failure(ctx, fv_stream_load(stream, scratch_path("wrong")), FV_ERR_FILE, "favor-stream-1", NULL);
     fv_tensors_close(file);
+    OK(fv_stream_feed(stream, tokens, 3, logits)); /* no failure changed it */
+    assert_int_equal(fv_stream_tokens(stream), 6);
     fv_stream_destroy(stream);
     fv_model_destroy(model);
     fv_context_destroy(ctx);
@@ -278,6 +337,8 @@ static void test_wrong_tensors(void **state)
     (void)state;
     check_wrong_tensors(favor, "layers.1.exponent");
     check_wrong_tensors(mixed, "layers.1.local.keys");
+    check_wrong_tensors(translate_favor, "decoder.layers.1.cross_attention.S");
+    check_wrong_tensors(translate_exact, "source_tokens");
 }
 
 static void test_wrong_use(void **state)
@@ -349,9 +410,35 @@ static void test_constant_work(void **state)
     fv_context_destroy(ctx);
 }
 
+/* Results do not depend on the number of threads in any bit. */
+static void test_threads(void **state)
+{
+    (void)state;
+    tiny_batch b;
+    fill(&b);
+    for (int i = 0; i < FV_COUNT(models); i++) {
+        static float logits[2][LENGTH][VOCABULARY]; /* rows inside the prompt stay 0 */
+        for (int k = 0; k < 2; k++) {
+            fv_context *ctx = tiny_context(1 + 2 * k);
+            fv_model *model = tiny_model(ctx, models[i]);
+            fv_stream *stream = new_stream(model, &b, LENGTH);
+            for (int64_t t = 0, n = 20; t < LENGTH; t += n, n = 1)
+                OK(fv_stream_feed(stream, b.inputs + t, n, logits[k][t]));
+            fv_stream_destroy(stream);
+            fv_model_destroy(model);
+            fv_context_destroy(ctx);
+        }
+        assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
+    }
+}
+
+typedef struct life {
+    const char *kind, *key; /* key: is_decoder, is_encoder_decoder */
+} life;
+
 static fv_status whole_life(fv_context *ctx, void *arg)
 {
-    const char *kind = arg;
+    const life *l = arg;
     const int32_t tokens[] = {1, 2, 3, 4};
     float logits[VOCABULARY];
     fv_config *config = NULL;
@@ -359,15 +446,17 @@ static fv_status whole_life(fv_context *ctx, void *arg)
     fv_stream *stream = NULL;
     fv_status status = fv_config_create(&config, ctx);
     if (status == FV_OK)
-        status = fv_config_set(config, "is_decoder", "true");
+        status = fv_config_set(config, l->key, "true");
     if (status == FV_OK)
         status = fv_config_set(config, "hidden_size", "16");
     if (status == FV_OK)
-        status = fv_config_set(config, "attention.kind", kind);
+        status = fv_config_set(config, "attention.kind", l->kind);
     if (status == FV_OK)
         status = fv_model_create(&model, ctx, config, 1);
     if (status == FV_OK)
         status = fv_stream_create(&stream, model, 8);
+    if (status == FV_OK && translates(model))
+        status = fv_stream_source(stream, tokens, 3);
     if (status == FV_OK)
         status = fv_stream_feed(stream, tokens, 4, logits);
     if (status == FV_OK)
@@ -383,10 +472,13 @@ static fv_status whole_life(fv_context *ctx, void *arg)
 static void test_failing_allocations(void **state)
 {
     (void)state;
-    char favor_plus[] = "favor+", softmax[] = "exact", local[] = "window";
-    assert_true(fail_every_allocation(whole_life, favor_plus) > 5);
-    assert_true(fail_every_allocation(whole_life, softmax) > 5);
-    assert_true(fail_every_allocation(whole_life, local) > 5);
+    life lives[] = {{"favor+", "is_decoder"},
+                    {"exact", "is_decoder"},
+                    {"window", "is_decoder"},
+                    {"favor+", "is_encoder_decoder"},
+                    {"exact", "is_encoder_decoder"}};
+    for (int i = 0; i < FV_COUNT(lives); i++)
+        assert_true(fail_every_allocation(whole_life, &lives[i]) > 5);
 }
 
 int main(void)
@@ -396,7 +488,7 @@ int main(void)
         cmocka_unit_test(test_save_and_continue),   cmocka_unit_test(test_wrong_files),
         cmocka_unit_test(test_wrong_tensors),       cmocka_unit_test(test_fingerprint),
         cmocka_unit_test(test_wrong_use),           cmocka_unit_test(test_constant_work),
-        cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_failing_allocations), cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }

@@ -69,18 +69,26 @@ FV_API FV_NODISCARD fv_status fv_model_qkv(fv_model *model, const fv_batch *batc
 
 typedef struct fv_stream fv_stream;
 
-/* A stream of a causal model with head lm whose attention can stream. `capacity` tokens for kinds that keep keys. */
+/* A stream of a causal model with head lm whose attention can stream, or of an encoder-decoder whose attention can
+ * stream and recall. `capacity` tokens for kinds that keep keys. */
 FV_API FV_NODISCARD fv_status fv_stream_create(fv_stream **stream, fv_model *model, int64_t capacity);
 FV_API void fv_stream_destroy(fv_stream *stream);
 FV_API int64_t fv_stream_tokens(const fv_stream *stream); /* tokens fed so far */
 
 /* The bytes that one more token of a stream reads at least: what decoding costs where memory is the limit. Also what a
- * stream will hold, before there is one. FV_ERR_USAGE for a model that cannot stream. */
+ * stream will hold, before there is one. FV_ERR_USAGE for a model that cannot stream, and for an encoder-decoder, whose
+ * tokens read what is known of a source, too. */
 typedef struct fv_stream_cost {
     size_t weights; /* each parameter and projection once; of tables that are looked up, one row */
     size_t state;   /* of a stream that holds `tokens` tokens */
 } fv_stream_cost;
 FV_API FV_NODISCARD fv_status fv_stream_measure(fv_model *model, int64_t tokens, fv_stream_cost *cost);
+
+/* Encoder-decoder: what the tokens fed from here on translate, at first and instead of an earlier source; the stream
+ * holds no tokens then. The encoder reads it once, whole, at the speed of a batch; a token costs the same whatever its
+ * length where attention is kernelized, O(count) where it is exact. As in training: the text, then `end`; the first
+ * token to be fed is `begin`. A failure leaves the stream as it was. */
+FV_API FV_NODISCARD fv_status fv_stream_source(fv_stream *stream, const int32_t *tokens, int64_t count);
 
 /* Feeds tokens (in chunks when many) and returns the logits [vocabulary] after the last one. count 0: the
  * logits after the last token fed before; a saved state holds them. */

@@ -4,6 +4,8 @@
  * sequence, kv [rows_k][2 G d]. The operator walks both with strides, nothing is copied. Up to two operators
  * share the heads: each gets its own by an offset into the same rows, and writes its own columns of y.
  *
+ * Across, a stream does the two sides apart: remember adds kv to states, recall lets q look at them.
+ *
  * Where the kinds allow it backward turns qkv into its own gradient in place, and the output is not kept for
  * backward by the kernelised kinds, whose layer below (the output projection) needs it anyway.
  */
@@ -15,13 +17,18 @@ typedef struct arrays {
     int64_t q_stride, k_stride;
 } arrays;
 
-/* rows of input 0 and, across, of input 1. */
+static const float *from_column(const float *rows, int64_t column)
+{
+    return rows != NULL ? rows + column : NULL;
+}
+
+/* rows of input 0 and, across, of input 1; NULL where there is none. */
 static arrays split(const fv_node *node, const float *first, const float *second)
 {
     const fv_attention_place *p = &node->as.attention.whole;
     int64_t queries = p->heads * p->dim, keys = p->kv_heads * p->dim;
     if (node->as.attention.cross)
-        return (arrays){first, second, second + keys, queries, 2 * keys};
+        return (arrays){first, second, from_column(second, keys), queries, 2 * keys};
     return (arrays){first, first + queries, first + queries + keys, queries + 2 * keys, queries + 2 * keys};
 }
 
@@ -45,15 +52,16 @@ static fv_attention_io make_io(const fv_tape *tape, const fv_node *node, int whi
 {
     const fv_attention_place *p = &node->as.attention.places[which], *whole = &node->as.attention.whole;
     const fv_attention_part *part = &node->as.attention.call.parts[which];
-    fv_attention_io io = {.q = a->q + p->first * p->dim,
-                          .k = a->k + p->first_kv * p->dim,
-                          .v = a->v + p->first_kv * p->dim,
+    fv_attention_io io = {.q = from_column(a->q, p->first * p->dim),
+                          .k = from_column(a->k, p->first_kv * p->dim),
+                          .v = from_column(a->v, p->first_kv * p->dim),
                           .y = y != NULL ? y + p->first * p->dim : NULL,
                           .q_stride = a->q_stride,
                           .k_stride = a->k_stride,
                           .v_stride = a->k_stride,
                           .y_stride = whole->heads * whole->dim,
-                          .state = part->states};
+                          .state = part->states,
+                          .first_query = node->as.attention.call.first_query};
     bind_inputs(tape, node, part, &io);
     return io;
 }
@@ -126,15 +134,22 @@ static void gather_gradients(const fv_tape *tape, const fv_attention_part *part,
 
 /* ---- forward ------------------------------------------------------------------------------------- */
 
-/* One token of one stream is a step; more of them, or the first ones, a forward that continues the state. */
-static fv_status attend(const fv_layout *layout, const fv_attention_part *part, const fv_attention_io *io,
-                        int64_t rows, void *saved, void *scratch)
+/* One token of one stream is a step; more of them, or the first ones, or across, a forward that continues the state. */
+static fv_status attend(const fv_node *node, const fv_attention_part *part, const fv_attention_io *io,
+                        void *saved, void *scratch)
 {
-    if (part->states == NULL || rows != layout->sequences)
+    const fv_layout *layout = node->as.attention.call.layout;
+    bool single = layout->offsets_q[layout->sequences] == layout->sequences;
+    if (part->states == NULL || node->as.attention.cross || !single)
         return fv_attention_forward(part->op, layout, io, saved, scratch);
     fv_attention_io one = *io;
     one.state = NULL;
-    return fv_attention_step(part->op, rows, &one, part->states, part->state_bytes, scratch);
+    return fv_attention_step(part->op, layout->sequences, &one, part->states, part->state_bytes, scratch);
+}
+
+static const float *input_data(const fv_tape *tape, const fv_node *node, int which)
+{
+    return node->input[which] >= 0 ? fv_tape_data(tape, node->input[which]) : NULL;
 }
 
 static char *saved_of(const fv_tape *tape, const fv_node *node, int which)
@@ -150,13 +165,10 @@ static void run_part(fv_tape *tape, const fv_node *node, int which, float *y, vo
     shared_input shared[MOST_SHARED];
     int count = take_shared(tape, part, shared);
     if (fv_tape_running(tape)) {
-        const float *second = node->as.attention.cross ? fv_tape_data(tape, node->input[1]) : NULL;
-        arrays a = split(node, fv_tape_data(tape, node->input[0]), second);
+        arrays a = split(node, input_data(tape, node, 0), input_data(tape, node, 1));
         fv_attention_io io = make_io(tape, node, which, &a, y);
         spread_inputs(tape, part, shared, count, &io);
-        fv_tape_fail(tape,
-                     attend(node->as.attention.call.layout, part, &io,
-                            fv_tape_value(tape, node->output)->rows, saved_of(tape, node, which), scratch));
+        fv_tape_fail(tape, attend(node, part, &io, saved_of(tape, node, which), scratch));
     }
     give_shared(tape, shared, count);
 }
@@ -164,7 +176,7 @@ static void run_part(fv_tape *tape, const fv_node *node, int which, float *y, vo
 static void attention_forward(fv_tape *tape, fv_node *node)
 {
     const fv_memory *need = &node->as.attention.whole.need;
-    float *y = fv_tape_output(tape, node);
+    float *y = node->output >= 0 ? fv_tape_output(tape, node) : NULL;
     if (tape->saving && need->saved > 0)
         node->saved = fv_tape_take_bytes(tape, need->saved);
     fv_block scratch = fv_tape_take_bytes(tape, need->scratch);
@@ -339,6 +351,7 @@ static void place_parts(fv_tape *tape, fv_node *node)
     }
 }
 
+/* a < 0: there are no queries, and no output. */
 static int record(fv_tape *tape, int a, int b, const fv_attention_call *call, bool cross)
 {
     int count = call->parts[1].op != NULL ? 2 : 1;
@@ -350,8 +363,9 @@ static int record(fv_tape *tape, int a, int b, const fv_attention_call *call, bo
         kernelized &= fv_attention_kind_find(info.options.kind)->kernelized != 0;
         heads += info.options.heads;
     }
-    fv_node *node = fv_tape_record(tape, kernelized ? &op_kernelized : &op_attention, a, b,
-                                   fv_tape_value(tape, a)->rows, heads * info.options.value_dim);
+    int64_t rows = a >= 0 ? fv_tape_value(tape, a)->rows : 0;
+    fv_node *node = fv_tape_record(tape, kernelized ? &op_kernelized : &op_attention, a, b, rows,
+                                   a >= 0 ? heads * info.options.value_dim : 0);
     node->as.attention.call = *call;
     node->as.attention.count = count;
     node->as.attention.cross = cross;
@@ -368,4 +382,14 @@ int fv_tape_attention(fv_tape *tape, int qkv, int gate, const fv_attention_call 
 int fv_tape_cross_attention(fv_tape *tape, int q, int kv, const fv_attention_call *call)
 {
     return record(tape, q, kv, call, true);
+}
+
+void fv_tape_remember(fv_tape *tape, int kv, const fv_attention_call *call)
+{
+    (void)record(tape, -1, kv, call, true);
+}
+
+int fv_tape_recall(fv_tape *tape, int q, const fv_attention_call *call)
+{
+    return record(tape, q, -1, call, true);
 }

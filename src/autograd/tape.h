@@ -105,6 +105,7 @@ enum { FV_ATTENTION_PARTS = 2 };
 typedef struct fv_attention_call {
     fv_attention_part parts[FV_ATTENTION_PARTS];
     const fv_layout *layout;
+    int64_t first_query; /* streaming across: tokens that came before the queries */
 } fv_attention_call;
 
 /* Where the heads of an operator stand in the layer's rows. */
@@ -227,6 +228,10 @@ int fv_tape_mean(fv_tape *tape, int a, int b); /* y = (a + b) / 2 */
 int fv_tape_attention(fv_tape *tape, int qkv, int gate, const fv_attention_call *call);
 /* q [rows][heads dim] looks at kv [rows of layout.offsets_k][2 kv_heads dim], keys and values side by side. */
 int fv_tape_cross_attention(fv_tape *tape, int q, int kv, const fv_attention_call *call);
+/* The same in two halves, through states of the parts: adds the keys and values kv to them, without an output; q looks
+ * at what they hold. Neither has a backward. */
+void fv_tape_remember(fv_tape *tape, int kv, const fv_attention_call *call);
+int fv_tape_recall(fv_tape *tape, int q, const fv_attention_call *call);
 /* Rows ids[0] .. ids[n-1] of x, each at most once. */
 int fv_tape_select(fv_tape *tape, int x, const int32_t *ids, int64_t n);
 /* Means of the rows offsets[s] .. offsets[s+1]-1; 0 where there are none. offsets are read while running. */

@@ -7,19 +7,6 @@ static int64_t or_none(bool fits, int64_t value)
     return fits ? value : -1;
 }
 
-/* Floats of the random inputs of all sites; -1 when they do not fit. */
-static int64_t drawn_floats(const fv_shape *s, const fv_operators *ops)
-{
-    int64_t layers[FV_USES] = {s->layers, s->decoder_layers, s->decoder_layers}, sum = 0;
-    for (int use = 0; use < FV_USES; use++) {
-        int64_t floats;
-        if (!fv_mul(layers[use], fv_operators_drawn(ops, (fv_use)use), &floats) ||
-            __builtin_add_overflow(sum, floats, &sum))
-            return -1;
-    }
-    return sum;
-}
-
 /* The model, its lists and its vectors in one block; with base NULL only the bytes are counted. */
 static fv_model *lay_out(fv_arena *arena, fv_context *ctx, const fv_shape *s, const fv_operators *ops)
 {
@@ -33,7 +20,7 @@ static fv_model *lay_out(fv_arena *arena, fv_context *ctx, const fv_shape *s, co
     head.names = fv_arena_push(arena, count, FV_NAME_BYTES);
     head.inits = FV_PUSH(arena, uint8_t, count);
     head.values = FV_PUSH(arena, float, fv_parameters_floats(s, ops));
-    head.projections = FV_PUSH(arena, float, drawn_floats(s, ops));
+    head.projections = FV_PUSH(arena, float, fv_sites_drawn(s, ops));
     head.constants = FV_PUSH(arena, float, s->heads *(1 + s->head_dim));
     float *table = FV_PUSH(arena, float, or_none(fits, sinusoids));
     head.sinusoids = sinusoids != 0 ? table : NULL;

@@ -126,6 +126,18 @@ int64_t fv_operators_drawn(const fv_operators *ops, fv_use use)
     return floats;
 }
 
+int64_t fv_sites_drawn(const fv_shape *s, const fv_operators *ops)
+{
+    int64_t layers[FV_USES] = {s->layers, s->decoder_layers, s->decoder_layers}, sum = 0;
+    for (int use = 0; use < FV_USES; use++) {
+        int64_t floats;
+        if (!fv_mul(layers[use], fv_operators_drawn(ops, (fv_use)use), &floats) ||
+            __builtin_add_overflow(sum, floats, &sum))
+            return -1;
+    }
+    return sum;
+}
+
 int64_t fv_operators_gated(const fv_operators *ops, fv_use use)
 {
     int64_t heads = 0;
@@ -173,15 +185,17 @@ static void fill_constants(fv_model *model)
         model->constants[s->heads + i] = 1.0f;
 }
 
-/* Fixed inputs: decay; the diagonal of a causal favor#, which is frozen and stays 1. */
-static void bind_constants(fv_model *model, const fv_operator *o, fv_attention_inputs *inputs)
+/* Fixed inputs: decay; the diagonal of favor#, which is frozen and stays 1 where a measured one would see tokens that
+ * are still to come: in causal layers, and in the queries across. */
+static void bind_constants(fv_model *model, fv_use use, const fv_operator *o, fv_attention_inputs *inputs)
 {
     fv_input_info info;
+    bool whole = !o->info.options.causal && use != FV_USE_CROSS;
     for (int i = 0; i < FV_INPUT_COUNT; i++)
         inputs->trained[i] = -1, inputs->fixed[i] = NULL, inputs->shared[i] = false;
     if (fv_attention_input(o->op, FV_INPUT_DECAY, &info))
         inputs->fixed[FV_INPUT_DECAY] = model->constants;
-    if (fv_attention_input(o->op, FV_INPUT_PSI_DIAGONAL, &info) && o->info.options.causal)
+    if (fv_attention_input(o->op, FV_INPUT_PSI_DIAGONAL, &info) && !whole)
         inputs->fixed[FV_INPUT_PSI_DIAGONAL] = model->constants + model->shape.heads;
 }
 
@@ -194,7 +208,7 @@ static const float *layout_site(fv_model *model, fv_use use, int64_t layer, cons
         const fv_operator *o = &model->ops.of[use][part];
         if (o->op == NULL)
             continue;
-        bind_constants(model, o, &site->inputs[part]);
+        bind_constants(model, use, o, &site->inputs[part]);
         site->drawn[part] = o->info.drawn_floats > 0 ? drawn : NULL;
         drawn += o->info.drawn_floats;
     }

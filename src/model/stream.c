@@ -4,6 +4,10 @@
  * with one row. Long prompts go in chunks at the speed of a batch. Kernelised kinds, window and longformer have a
  * state of fixed size, so that cost and memory of a token do not depend on its position; other kinds keep keys and
  * values up to the stream's capacity. Heads of two kinds in a layer have a state each.
+ *
+ * Of an encoder-decoder the stream is the decoder's. The encoder runs once over the whole source, and cross
+ * attention keeps what it sees of it: sums over the keys, or with exact attention the keys and values. Tokens
+ * only read them.
  */
 #include "model/stream.h"
 #include <string.h>
@@ -12,62 +16,131 @@
  * activations stay small. */
 enum { CHUNK = 1024 };
 
-char *fv_stream_state(const fv_stream *stream, int64_t layer, int part)
+/* ---- its states ---------------------------------------------------------------------------------- */
+
+/* The stack that predicts. */
+static fv_use use_of(const fv_model *model)
 {
+    return model->shape.decoder_layers > 0 ? FV_USE_DECODER : FV_USE_SELF;
+}
+
+static int64_t layers_of(const fv_model *model)
+{
+    return model->shape.decoder_layers > 0 ? model->shape.decoder_layers : model->shape.layers;
+}
+
+static const fv_operator *cross_of(const fv_model *model)
+{
+    return &model->ops.of[FV_USE_CROSS][0];
+}
+
+/* Of each layer: the parts of its own attention, then cross attention if there is some. */
+static int64_t places_of_layer(const fv_model *model)
+{
+    return FV_ATTENTION_PARTS + (model->shape.decoder_layers > 0);
+}
+
+int64_t fv_stream_places(const fv_stream *stream)
+{
+    return layers_of(stream->model) * places_of_layer(stream->model);
+}
+
+fv_stream_place fv_stream_place_at(const fv_stream *stream, int64_t index)
+{
+    const fv_model *model = stream->model;
+    int64_t layer = index / places_of_layer(model);
+    int part = (int)(index % places_of_layer(model));
+    if (part == FV_ATTENTION_PARTS)
+        return (fv_stream_place){.use = FV_USE_CROSS,
+                                 .layer = layer,
+                                 .op = cross_of(model),
+                                 .state = stream->memories.states + (size_t)layer * stream->memories.bytes,
+                                 .tokens = stream->memories.tokens};
     size_t both = stream->state_bytes[0] + stream->state_bytes[1];
-    return stream->states + (size_t)layer * both + (part > 0 ? stream->state_bytes[0] : 0);
+    size_t before = part > 0 ? stream->state_bytes[0] : 0;
+    return (fv_stream_place){.use = use_of(model),
+                             .layer = layer,
+                             .part = part,
+                             .op = &model->ops.of[use_of(model)][part],
+                             .state = stream->states + (size_t)layer * both + before,
+                             .tokens = stream->tokens};
 }
 
-static const fv_operator *operator_of(const fv_stream *stream, int part)
+/* The empty states of the stack that predicts, with room for `capacity` tokens. */
+static fv_status init_states(fv_stream *stream, int64_t capacity)
 {
-    return &stream->model->ops.of[FV_USE_SELF][part];
-}
-
-static fv_status init_states(fv_stream *stream, int part, int64_t capacity)
-{
-    const fv_attention *op = operator_of(stream, part)->op;
-    fv_state_view view;
-    if (op == NULL)
-        return FV_OK;
-    for (int64_t l = 0; l < stream->model->shape.layers; l++)
-        TRY(fv_attention_state_init(op, capacity, fv_stream_state(stream, l, part)));
-    TRY(fv_attention_state_view(op, fv_stream_state(stream, 0, part), &view));
-    if (view.keys != NULL && view.pinned == view.capacity)
-        stream->capacity = capacity;
+    for (int64_t i = 0; i < fv_stream_places(stream); i++) {
+        fv_stream_place place = fv_stream_place_at(stream, i);
+        fv_state_view view;
+        if (place.use == FV_USE_CROSS || place.op->op == NULL)
+            continue;
+        TRY(fv_attention_state_init(place.op->op, capacity, place.state));
+        TRY(fv_attention_state_view(place.op->op, place.state, &view));
+        if (view.keys != NULL && view.pinned == view.capacity)
+            stream->capacity = capacity;
+    }
+    stream->tokens = 0;
     return FV_OK;
 }
+
+/* Bytes of a state, a whole number of cache lines. */
+static fv_status state_bytes(const fv_operator *op, int64_t capacity, size_t *bytes)
+{
+    if (op->op == NULL)
+        return FV_OK;
+    TRY(fv_attention_state_bytes(op->op, capacity, bytes));
+    *bytes = fv_bytes((int64_t)FV_MIN(*bytes, (size_t)INT64_MAX), 1);
+    return FV_OK;
+}
+
+void fv_memories_free(fv_memories *memories, const fv_model *model)
+{
+    fv_free(model->ctx, memories->states);
+    *memories = (fv_memories){0};
+}
+
+fv_status fv_memories_make(fv_memories *memories, const fv_model *model, int64_t tokens)
+{
+    const fv_operator *cross = cross_of(model);
+    *memories = (fv_memories){.tokens = tokens};
+    TRY(state_bytes(cross, tokens, &memories->bytes));
+    memories->states = fv_alloc_zero(model->ctx, model->shape.decoder_layers, memories->bytes);
+    if (memories->states == NULL)
+        return FV_ERR_RESOURCE;
+    for (int64_t l = 0; l < model->shape.decoder_layers; l++) {
+        char *state = memories->states + (size_t)l * memories->bytes;
+        fv_status status = fv_attention_state_init(cross->op, tokens, state);
+        if (status != FV_OK) {
+            fv_memories_free(memories, model);
+            return status;
+        }
+    }
+    return FV_OK;
+}
+
+/* ---- its life ------------------------------------------------------------------------------------ */
 
 static fv_status allocate(fv_stream *stream, int64_t capacity)
 {
     fv_model *model = stream->model;
-    size_t *bytes = stream->state_bytes;
-    for (int part = 0; part < FV_ATTENTION_PARTS; part++) {
-        if (operator_of(stream, part)->op == NULL)
-            continue;
-        TRY(fv_attention_state_bytes(operator_of(stream, part)->op, capacity, &bytes[part]));
-        bytes[part] = fv_bytes((int64_t)FV_MIN(bytes[part], (size_t)INT64_MAX), 1);
-    }
-    stream->states = fv_alloc_zero(model->ctx, model->shape.layers, fv_add_bytes(bytes[0], bytes[1]));
+    size_t *bytes = stream->state_bytes, cross = 0;
+    for (int part = 0; part < FV_ATTENTION_PARTS; part++)
+        TRY(state_bytes(&model->ops.of[use_of(model)][part], capacity, &bytes[part]));
+    TRY(state_bytes(cross_of(model), 0, &cross)); /* whether it can be kept at all */
+    stream->states = fv_alloc_zero(model->ctx, layers_of(model), fv_add_bytes(bytes[0], bytes[1]));
     stream->logits = fv_alloc_zero(model->ctx, model->shape.vocabulary, sizeof(float));
     if (stream->states == NULL || stream->logits == NULL)
         return FV_ERR_RESOURCE;
     stream->capacity = -1;
-    for (int part = 0; part < FV_ATTENTION_PARTS; part++)
-        TRY(init_states(stream, part, capacity));
-    return FV_OK;
+    return init_states(stream, capacity);
 }
 
-static fv_status check_streams(const fv_model *model)
+fv_status fv_stream_check(const fv_model *model)
 {
     const fv_shape *s = &model->shape;
-    if (s->decoder_layers > 0)
-        return fv_fail(
-            model->ctx, FV_ERR_USAGE,
-            "a stream needs one causal stack; this model is an encoder-decoder, which only predicts "
-            "whole sequences so far");
     if (s->head != FV_HEAD_LM)
         return fv_fail(model->ctx, FV_ERR_USAGE, "a stream needs the head lm; this model predicts labels");
-    for (int part = 0; part < FV_ATTENTION_PARTS; part++) {
+    for (int part = 0; s->decoder_layers == 0 && part < FV_ATTENTION_PARTS; part++) {
         const fv_operator *o = &model->ops.of[FV_USE_SELF][part];
         if (o->op != NULL && !o->info.can_stream)
             return fv_fail(
@@ -82,7 +155,7 @@ static fv_status check_streams(const fv_model *model)
 fv_status fv_stream_create(fv_stream **out, fv_model *model, int64_t capacity)
 {
     *out = NULL;
-    TRY(check_streams(model));
+    TRY(fv_stream_check(model));
     if (capacity < 0)
         return fv_fail(model->ctx, FV_ERR_USAGE, "capacity is %lld tokens; expected 0 or more",
                        (long long)capacity);
@@ -103,6 +176,7 @@ void fv_stream_destroy(fv_stream *stream)
     if (stream == NULL)
         return;
     fv_context *ctx = stream->model->ctx;
+    fv_memories_free(&stream->memories, stream->model);
     fv_free(ctx, stream->states);
     fv_free(ctx, stream->logits);
     fv_free(ctx, stream);
@@ -113,13 +187,128 @@ int64_t fv_stream_tokens(const fv_stream *stream)
     return stream->tokens;
 }
 
-/* ---- feeding ------------------------------------------------------------------------------------------- */
+/* ---- passes -------------------------------------------------------------------------------------- */
+
+/* Layers over the pass's tokens, the last of which may decide the logits; or the encoder over its source. */
+typedef struct stream_pass {
+    fv_pass pass;
+    bool last; /* tokens: the logits are wanted */
+} stream_pass;
+
+static void record(fv_stream *stream, const stream_pass *p, void *memory, size_t bytes)
+{
+    fv_model *model = stream->model;
+    fv_tape *tape = &model->tape;
+    fv_tape_reset(tape, false, memory, bytes);
+    if (p->pass.source_tokens > 0) {
+        fv_transformer_encode(model, &p->pass);
+        return;
+    }
+    tape->stepping = p->pass.tokens == 1;
+    int x = fv_transformer_layers(model, &p->pass);
+    if (!p->last)
+        return;
+    int logits = fv_head_logits(model, &p->pass, x, model->work.selected, 1);
+    fv_tape_hold(tape, logits);
+    fv_tape_place(tape, logits, stream->logits);
+}
+
+static fv_status plan(fv_stream *stream, const stream_pass *p)
+{
+    const fv_list_sizes sizes = {
+        .tokens = p->pass.tokens, .source_tokens = p->pass.source_tokens, .selected = 1};
+    record(stream, p, NULL, 0);
+    TRY(fv_tape_forward(&stream->model->tape));
+    return fv_workspace_reserve(stream->model, stream->model->tape.pool.peak, &sizes);
+}
+
+static fv_status run(fv_stream *stream, stream_pass *p)
+{
+    fv_model *model = stream->model;
+    fv_workspace *work = &model->work;
+    fv_pass *pass = &p->pass;
+    TRY(plan(stream, p));
+    work->selected[0] = (int32_t)FV_MAX(pass->tokens - 1, 0);
+    fv_batch_positions(pass->layout.sequences, pass->layout.offsets_q, pass->first, work->positions);
+    fv_batch_positions(pass->source_layout.sequences, pass->source_layout.offsets_q, 0,
+                       work->source_positions);
+    pass->positions = work->positions;
+    pass->source_positions = work->source_positions;
+    record(stream, p, work->pool, work->pool_bytes);
+    model->tape.parameters = model->values;
+    fv_status status = fv_tape_forward(&model->tape);
+    model->tape.parameters = NULL;
+    return status;
+}
+
+/* Tokens of the vocabulary that the model's positions reach, `before` of them passed. */
+static fv_status check_tokens(const fv_model *model, const char *what, int64_t before, const int32_t *tokens,
+                              int64_t count)
+{
+    const fv_shape *s = &model->shape;
+    if (s->places > 0 && count > s->places - before)
+        return fv_fail(model->ctx, FV_ERR_USAGE,
+                       "the %s holds %lld tokens and was fed %lld; the model's positions reach %lld "
+                       "(max_position_embeddings)",
+                       what, (long long)before, (long long)count, (long long)s->places);
+    if (count > INT32_MAX)
+        return fv_fail(model->ctx, FV_ERR_USAGE, "the %s was fed %lld tokens; expected at most %d", what,
+                       (long long)count, INT32_MAX);
+    for (int64_t t = 0; t < count; t++)
+        if (tokens[t] < 0 || tokens[t] >= s->vocabulary)
+            return fv_fail(model->ctx, FV_ERR_USAGE,
+                           "token %lld of the %s is %d; the vocabulary has %lld tokens", (long long)t, what,
+                           tokens[t], (long long)s->vocabulary);
+    return FV_OK;
+}
+
+/* ---- the source ---------------------------------------------------------------------------------- */
+
+static fv_status encode(fv_stream *stream, const int32_t *tokens, const fv_memories *memories)
+{
+    const int64_t none[] = {0, 0}, all[] = {0, memories->tokens};
+    stream_pass p = {.pass = {.source_tokens = memories->tokens,
+                              .source_ids = tokens,
+                              .source_layout = {1, all, NULL},
+                              .across = {1, none, all},
+                              .memories = memories->states,
+                              .memory_bytes = memories->bytes}};
+    return run(stream, &p);
+}
+
+fv_status fv_stream_source(fv_stream *stream, const int32_t *tokens, int64_t count)
+{
+    const fv_model *model = stream->model;
+    fv_memories next;
+    if (model->shape.decoder_layers == 0)
+        return fv_fail(model->ctx, FV_ERR_USAGE,
+                       "the stream takes no source: its model has no encoder (is_encoder_decoder)");
+    if (count < 1)
+        return fv_fail(model->ctx, FV_ERR_USAGE, "the source has %lld tokens; expected 1 or more",
+                       (long long)count);
+    TRY(check_tokens(model, "source", 0, tokens, count));
+    TRY(fv_memories_make(&next, model, count));
+    fv_status status = encode(stream, tokens, &next);
+    if (status == FV_OK)
+        status = init_states(stream, FV_MAX(stream->capacity, 0));
+    if (status != FV_OK) {
+        fv_memories_free(&next, model);
+        return status;
+    }
+    fv_memories_free(&stream->memories, model);
+    stream->memories = next;
+    return FV_OK;
+}
+
+/* ---- feeding ------------------------------------------------------------------------------------- */
 
 /* Everything that can be wrong is found before any state changes. */
 static fv_status check_feed(const fv_stream *stream, const int32_t *tokens, int64_t count)
 {
     const fv_model *model = stream->model;
-    const fv_shape *s = &model->shape;
+    if (model->shape.decoder_layers > 0 && stream->memories.tokens == 0)
+        return fv_fail(model->ctx, FV_ERR_USAGE,
+                       "the stream has no source to translate; give it one with fv_stream_source");
     if (count < 0 || (count == 0 && stream->tokens == 0))
         return fv_fail(model->ctx, FV_ERR_USAGE, "%lld tokens were fed to a stream that holds %lld",
                        (long long)count, (long long)stream->tokens);
@@ -128,62 +317,26 @@ static fv_status check_feed(const fv_stream *stream, const int32_t *tokens, int6
                        "the stream holds %lld of %lld tokens and was fed %lld; attention %s keeps every key: "
                        "create it with a larger capacity",
                        (long long)stream->tokens, (long long)stream->capacity, (long long)count,
-                       fv_operators_main(&model->ops, FV_USE_SELF)->info.options.kind);
-    if (s->places > 0 && count > s->places - stream->tokens)
-        return fv_fail(model->ctx, FV_ERR_USAGE,
-                       "the stream holds %lld tokens and was fed %lld; the model's positions reach %lld "
-                       "(max_position_embeddings)",
-                       (long long)stream->tokens, (long long)count, (long long)s->places);
-    for (int64_t t = 0; t < count; t++)
-        if (tokens[t] < 0 || tokens[t] >= s->vocabulary)
-            return fv_fail(model->ctx, FV_ERR_USAGE, "token %lld is %d; the vocabulary has %lld tokens",
-                           (long long)t, tokens[t], (long long)s->vocabulary);
-    return FV_OK;
-}
-
-/* Layers over n tokens; the last of them decides the logits. */
-static void record(fv_stream *stream, const fv_pass *pass, bool last, void *memory, size_t bytes)
-{
-    fv_model *model = stream->model;
-    fv_tape *tape = &model->tape;
-    fv_tape_reset(tape, false, memory, bytes);
-    tape->stepping = pass->tokens == 1;
-    int x = fv_transformer_layers(model, pass);
-    if (!last)
-        return;
-    int logits = fv_head_logits(model, pass, x, model->work.selected, 1);
-    fv_tape_hold(tape, logits);
-    fv_tape_place(tape, logits, stream->logits);
-}
-
-static fv_status plan(fv_stream *stream, fv_pass *pass, bool last)
-{
-    record(stream, pass, last, NULL, 0);
-    TRY(fv_tape_forward(&stream->model->tape));
-    return fv_workspace_reserve(stream->model, stream->model->tape.pool.peak,
-                                &(fv_list_sizes){.tokens = pass->tokens, .selected = 1});
+                       fv_operators_main(&model->ops, use_of(model))->info.options.kind);
+    return check_tokens(model, "stream", stream->tokens, tokens, count);
 }
 
 static fv_status feed_chunk(fv_stream *stream, const int32_t *tokens, int64_t count, bool last)
 {
-    fv_model *model = stream->model;
-    const int64_t offsets[] = {0, count};
-    fv_pass pass = {.tokens = count,
-                    .ids = tokens,
-                    .layout = {1, offsets, NULL},
-                    .states = stream->states,
-                    .state_bytes = {stream->state_bytes[0], stream->state_bytes[1]}};
-    TRY(plan(stream, &pass, last));
-    fv_workspace *work = &model->work;
-    work->selected[0] = (int32_t)(count - 1);
-    fv_batch_positions(1, offsets, stream->tokens, work->positions);
-    pass.positions = work->positions;
-    record(stream, &pass, last, work->pool, work->pool_bytes);
-    model->tape.parameters = model->values;
-    fv_status status = fv_tape_forward(&model->tape);
-    model->tape.parameters = NULL;
-    stream->tokens += status == FV_OK ? count : 0;
-    return status;
+    const int64_t offsets[] = {0, count}, none[] = {0, 0};
+    stream_pass p = {.pass = {.tokens = count,
+                              .ids = tokens,
+                              .layout = {1, offsets, NULL},
+                              .across = {1, offsets, none},
+                              .first = stream->tokens,
+                              .states = stream->states,
+                              .state_bytes = {stream->state_bytes[0], stream->state_bytes[1]},
+                              .memories = stream->memories.states,
+                              .memory_bytes = stream->memories.bytes},
+                     .last = last};
+    TRY(run(stream, &p));
+    stream->tokens += count;
+    return FV_OK;
 }
 
 fv_status fv_stream_feed(fv_stream *stream, const int32_t *tokens, int64_t count, float *logits)
@@ -198,16 +351,15 @@ fv_status fv_stream_feed(fv_stream *stream, const int32_t *tokens, int64_t count
 
 /* ---- the state as tensors ------------------------------------------------------------------------ */
 
-fv_status fv_stream_pieces(const fv_stream *stream, int64_t layer, int part, int64_t tokens,
-                           fv_state_piece pieces[FV_STATE_PIECES], int *count)
+fv_status fv_stream_pieces(const fv_stream_place *place, fv_state_piece pieces[FV_STATE_PIECES], int *count)
 {
-    const fv_operator *op = operator_of(stream, part);
-    const fv_attention_options *o = &op->info.options;
+    const fv_attention_options *o = &place->op->info.options;
+    int64_t tokens = place->tokens;
     fv_state_view view;
     *count = 0;
-    if (op->op == NULL)
+    if (place->op->op == NULL)
         return FV_OK;
-    TRY(fv_attention_state_view(op->op, fv_stream_state(stream, layer, part), &view));
+    TRY(fv_attention_state_view(place->op->op, place->state, &view));
     if (view.keys != NULL) {
         int64_t rows = FV_MIN(tokens, view.capacity);
         pieces[(*count)++] = (fv_state_piece){"keys", view.keys, 3, {rows, o->kv_heads, o->dim}};

@@ -4,16 +4,40 @@
 
 #include "model/transformer.h"
 
+/* What the cross attention of a decoder knows of a source: one state a layer. */
+typedef struct fv_memories {
+    int64_t tokens; /* of the source; 0: there is none yet */
+    size_t bytes;   /* of one layer */
+    char *states;   /* [decoder_layers] */
+} fv_memories;
+
 struct fv_stream {
     fv_model *model;
     int64_t tokens;                         /* fed so far */
     int64_t capacity;                       /* of kinds that keep every key; -1: no limit */
     size_t state_bytes[FV_ATTENTION_PARTS]; /* of one layer */
-    char *states;                           /* [layers] of both */
-    float *logits;                          /* [vocabulary] after the last token */
+    char *states;                           /* [layers] of both, of the stack that predicts */
+    fv_memories memories;
+    float *logits; /* [vocabulary] after the last token */
 };
 
-/* Numbers of one layer's state, as they are saved. */
+/* One state of a stream: of the first or second part of a layer's own attention, or of its cross attention. */
+typedef struct fv_stream_place {
+    fv_use use;
+    int64_t layer;
+    int part;
+    const fv_operator *op; /* its op NULL: there is no such part */
+    char *state;
+    int64_t tokens; /* that it holds */
+} fv_stream_place;
+
+/* FV_ERR_USAGE for a model that cannot stream, as far as its stacks, its head and its own attention tell. */
+fv_status fv_stream_check(const fv_model *model);
+
+int64_t fv_stream_places(const fv_stream *stream);
+fv_stream_place fv_stream_place_at(const fv_stream *stream, int64_t index);
+
+/* Numbers of one state, as they are saved. */
 typedef struct fv_state_piece {
     const char *name; /* "S" */
     float *data;
@@ -23,9 +47,11 @@ typedef struct fv_state_piece {
 
 enum { FV_STATE_PIECES = 3 };
 
-char *fv_stream_state(const fv_stream *stream, int64_t layer, int part);
-/* The pieces of a layer's state that holds `tokens` tokens; *count of them, none of a part that is not there. */
-fv_status fv_stream_pieces(const fv_stream *stream, int64_t layer, int part, int64_t tokens,
-                           fv_state_piece pieces[FV_STATE_PIECES], int *count);
+/* *count pieces of a state, none of one that is not there. */
+fv_status fv_stream_pieces(const fv_stream_place *place, fv_state_piece pieces[FV_STATE_PIECES], int *count);
+
+/* Empty memories with room for a source of `tokens` tokens. Freed by fv_memories_free. */
+fv_status fv_memories_make(fv_memories *memories, const fv_model *model, int64_t tokens);
+void fv_memories_free(fv_memories *memories, const fv_model *model);
 
 #endif

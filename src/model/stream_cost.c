@@ -23,6 +23,10 @@ fv_status fv_stream_measure(fv_model *model, int64_t tokens, fv_stream_cost *cos
 {
     *cost = (fv_stream_cost){0};
     size_t layer = 0, all;
+    if (model->shape.decoder_layers > 0)
+        return fv_fail(model->ctx, FV_ERR_USAGE,
+                       "the bytes of a stream are told for a causal model; this one is an encoder-decoder");
+    TRY(fv_stream_check(model));
     for (int part = 0; part < FV_ATTENTION_PARTS; part++) {
         const fv_attention *op = model->ops.of[FV_USE_SELF][part].op;
         size_t bytes = 0;

@@ -1,7 +1,8 @@
 /* stream_files.c: a stream on disk: a safetensors file with the pieces of every layer's state
  * ("layers.N.S", ".z", ".exponent", or ".keys", ".values", rows as in fv_state_view), those of local heads beside
- * others as "layers.N.local.", "tokens" [1] and "logits" [vocabulary]. Its metadata holds the fingerprint of the
- * model, without which the numbers mean nothing.
+ * others as "layers.N.local.", "tokens" [1] and "logits" [vocabulary]; of an encoder-decoder "decoder.layers.N.S",
+ * "decoder.layers.N.cross_attention.S" and "source_tokens" [1]. Its metadata holds the fingerprint of the model,
+ * without which the numbers mean nothing.
  */
 #include "model/stream.h"
 #include <favor/tensors.h>
@@ -12,8 +13,10 @@
 #define FORMAT_KEY      "format"
 #define FORMAT_VALUE    "favor-stream-1"
 #define FINGERPRINT_KEY "model"
+#define TOKENS          "tokens"
+#define SOURCE_TOKENS   "source_tokens"
 
-enum { FINGERPRINT_TEXT = 20 };
+enum { FINGERPRINT_TEXT = 20, OWN = 3 /* tensors that are no layer's */ };
 
 /* ---- the fingerprint ----------------------------------------------------------------------------- */
 
@@ -44,10 +47,7 @@ static uint64_t hash_floats(uint64_t hash, const float *values, int64_t count)
 uint64_t fv_model_fingerprint(const fv_model *model)
 {
     uint64_t hash = hash_floats(hash_start, model->values, model->float_count);
-    int64_t floats = 0; /* a stream's model has one stack */
-    for (int part = 0; part < FV_ATTENTION_PARTS; part++)
-        floats += model->shape.layers * model->ops.of[FV_USE_SELF][part].info.drawn_floats;
-    return hash_floats(hash, model->projections, floats);
+    return hash_floats(hash, model->projections, fv_sites_drawn(&model->shape, &model->ops));
 }
 
 static void fingerprint_text(const fv_model *model, char text[FINGERPRINT_TEXT])
@@ -77,45 +77,55 @@ static fv_tensor *add_tensor(tensor_list *list, const void *data, fv_dtype dtype
     return t;
 }
 
-static fv_status list_pieces(const fv_stream *stream, int64_t layer, int part, int64_t tokens,
-                             tensor_list *list)
+static fv_status list_pieces(const fv_model *model, const fv_stream_place *place, tensor_list *list)
 {
     fv_state_piece pieces[FV_STATE_PIECES];
-    bool local = part == 0 && stream->model->ops.of[FV_USE_SELF][1].op != NULL;
+    bool local = place->part == 0 && model->ops.of[place->use][1].op != NULL;
     int count;
-    TRY(fv_stream_pieces(stream, layer, part, tokens, pieces, &count));
+    TRY(fv_stream_pieces(place, pieces, &count));
     for (int i = 0; i < count; i++) {
-        snprintf(list->names[list->count], FV_NAME_BYTES, "layers.%lld.%s%s", (long long)layer,
-                 local ? "local." : "", pieces[i].name);
+        const char *which = place->use == FV_USE_CROSS ? "cross_attention." : local ? "local." : "";
+        char *name = list->names[list->count];
+        fv_layer_prefix(&model->shape, place->use, place->layer, name);
+        size_t used = strlen(name);
+        snprintf(name + used, FV_NAME_BYTES - used, "%s%s", which, pieces[i].name);
         add_tensor(list, pieces[i].data, FV_F32, pieces[i].rank, pieces[i].shape);
     }
     return FV_OK;
 }
 
-static fv_status fill_list(const fv_stream *stream, const int64_t *tokens, tensor_list *list)
+static void list_own(tensor_list *list, const char *name, const void *data, fv_dtype dtype, int64_t count)
 {
-    const int64_t one = 1;
-    for (int64_t i = 0; i < stream->model->shape.layers * FV_ATTENTION_PARTS; i++)
-        TRY(list_pieces(stream, i / FV_ATTENTION_PARTS, (int)(i % FV_ATTENTION_PARTS), *tokens, list));
-    snprintf(list->names[list->count], FV_NAME_BYTES, "logits");
-    add_tensor(list, stream->logits, FV_F32, 1, &stream->model->shape.vocabulary);
-    snprintf(list->names[list->count], FV_NAME_BYTES, "tokens");
-    add_tensor(list, tokens, FV_I64, 1, &one);
+    snprintf(list->names[list->count], FV_NAME_BYTES, "%s", name);
+    add_tensor(list, data, dtype, 1, &count);
+}
+
+static fv_status fill_list(const fv_stream *stream, tensor_list *list)
+{
+    const fv_model *model = stream->model;
+    for (int64_t i = 0; i < fv_stream_places(stream); i++) {
+        fv_stream_place place = fv_stream_place_at(stream, i);
+        TRY(list_pieces(model, &place, list));
+    }
+    list_own(list, "logits", stream->logits, FV_F32, model->shape.vocabulary);
+    list_own(list, TOKENS, &stream->tokens, FV_I64, 1);
+    if (model->shape.decoder_layers > 0)
+        list_own(list, SOURCE_TOKENS, &stream->memories.tokens, FV_I64, 1);
     return FV_OK;
 }
 
-/* Lists the tensors of a stream of *tokens tokens and calls use(stream, list, arg). */
+/* Lists the tensors of a stream and calls use(stream, list, arg). */
 typedef fv_status list_use(const fv_stream *stream, const tensor_list *list, const void *arg);
 
-static fv_status with_list(const fv_stream *stream, const int64_t *tokens, list_use *use, const void *arg)
+static fv_status with_list(const fv_stream *stream, list_use *use, const void *arg)
 {
     fv_context *ctx = stream->model->ctx;
-    int64_t most = stream->model->shape.layers * FV_ATTENTION_PARTS * FV_STATE_PIECES + 2;
+    int64_t most = fv_stream_places(stream) * FV_STATE_PIECES + OWN;
     tensor_list list = {fv_alloc_array(ctx, most, sizeof *list.tensors),
                         fv_alloc_array(ctx, most, sizeof *list.names), 0};
     fv_status status = list.tensors == NULL || list.names == NULL ? FV_ERR_RESOURCE : FV_OK;
     if (status == FV_OK)
-        status = fill_list(stream, tokens, &list);
+        status = fill_list(stream, &list);
     if (status == FV_OK)
         status = use(stream, &list, arg);
     fv_free(ctx, list.names);
@@ -136,7 +146,11 @@ static fv_status write_list(const fv_stream *stream, const tensor_list *list, co
 
 fv_status fv_stream_save(const fv_stream *stream, const char *path)
 {
-    return with_list(stream, &stream->tokens, write_list, path);
+    const fv_model *model = stream->model;
+    if (model->shape.decoder_layers > 0 && stream->memories.tokens == 0)
+        return fv_fail(model->ctx, FV_ERR_USAGE, "%s: the stream has no source yet, there is nothing to save",
+                       path);
+    return with_list(stream, write_list, path);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------- */
@@ -164,16 +178,24 @@ static fv_status check_metadata(const fv_stream *stream, const reading *r)
     return FV_OK;
 }
 
-static fv_status read_tokens(const fv_stream *stream, const reading *r, int64_t *tokens)
+static fv_status read_count(const fv_stream *stream, const reading *r, const char *name, int64_t least,
+                            int64_t *count)
 {
     fv_context *ctx = stream->model->ctx;
     const fv_shape *s = &stream->model->shape;
-    const fv_tensor *t = fv_tensors_find(r->file, "tokens");
+    const fv_tensor *t = fv_tensors_find(r->file, name);
     if (t == NULL || t->count != 1 || t->dtype != FV_I64)
-        return fv_fail(ctx, FV_ERR_FILE, "%s: tensor \"tokens\" is missing; expected I64 [1]", r->path);
-    TRY(fv_tensor_to_i64(ctx, t, tokens));
-    if (*tokens < 0 || (s->places > 0 && *tokens > s->places))
-        return fv_fail(ctx, FV_ERR_FILE, "%s: \"tokens\" is %lld", r->path, (long long)*tokens);
+        return fv_fail(ctx, FV_ERR_FILE, "%s: tensor \"%s\" is missing; expected I64 [1]", r->path, name);
+    TRY(fv_tensor_to_i64(ctx, t, count));
+    if (*count < least || (s->places > 0 && *count > s->places))
+        return fv_fail(ctx, FV_ERR_FILE, "%s: \"%s\" is %lld", r->path, name, (long long)*count);
+    return FV_OK;
+}
+
+static fv_status read_tokens(const fv_stream *stream, const reading *r, int64_t *tokens)
+{
+    fv_context *ctx = stream->model->ctx;
+    TRY(read_count(stream, r, TOKENS, 0, tokens));
     if (stream->capacity >= 0 && *tokens > stream->capacity)
         return fv_fail(
             ctx, FV_ERR_USAGE,
@@ -213,23 +235,38 @@ static fv_status copy_list(const fv_stream *stream, const tensor_list *list, con
     return FV_OK;
 }
 
-/* Everything is checked before the stream changes. */
+/* Everything is checked before the stream changes: `next` is the stream as it will be, its states written last. */
+static fv_status fill(fv_stream *next, const reading *r)
+{
+    TRY(with_list(next, check_list, r));
+    TRY(with_list(next, copy_list, r));
+    for (int64_t i = 0; i < fv_stream_places(next); i++) {
+        fv_stream_place place = fv_stream_place_at(next, i);
+        if (place.op->op != NULL)
+            TRY(fv_attention_state_set_tokens(place.op->op, place.state, place.tokens));
+    }
+    return FV_OK;
+}
+
 static fv_status load(fv_stream *stream, const reading *r)
 {
     const fv_model *model = stream->model;
-    int64_t tokens;
+    fv_stream next = *stream;
+    int64_t source;
     TRY(check_metadata(stream, r));
-    TRY(read_tokens(stream, r, &tokens));
-    TRY(with_list(stream, &tokens, check_list, r));
-    TRY(with_list(stream, &tokens, copy_list, r));
-    for (int64_t l = 0; l < model->shape.layers; l++)
-        for (int part = 0; part < FV_ATTENTION_PARTS; part++) {
-            const fv_attention *op = model->ops.of[FV_USE_SELF][part].op;
-            if (op != NULL)
-                TRY(fv_attention_state_set_tokens(op, fv_stream_state(stream, l, part), tokens));
-        }
-    stream->tokens = tokens;
-    return FV_OK;
+    TRY(read_tokens(stream, r, &next.tokens));
+    if (model->shape.decoder_layers == 0) {
+        TRY(fill(&next, r));
+        *stream = next;
+        return FV_OK;
+    }
+    TRY(read_count(stream, r, SOURCE_TOKENS, 1, &source));
+    TRY(fv_memories_make(&next.memories, model, source));
+    fv_status status = fill(&next, r);
+    fv_memories_free(status == FV_OK ? &stream->memories : &next.memories, model);
+    if (status == FV_OK)
+        *stream = next;
+    return status;
 }
 
 fv_status fv_stream_load(fv_stream *stream, const char *path)

@@ -19,7 +19,8 @@
  *
  * An encoder-decoder (Vaswani et al. 2017) has an encoder of `layers` layers, whose memory is LN of its stream,
  * and a decoder whose layers hold a part between those two, cross attention: queries of LN(x), keys and values
- * of the memory. Tokens and positions are embedded by the same tables on both sides. The head: heads.c.
+ * of the memory. Tokens and positions are embedded by the same tables on both sides. A stream runs the encoder once and
+ * leaves these keys and values in states, one a layer of the decoder. The head: heads.c.
  */
 #include "model/transformer.h"
 
@@ -44,7 +45,7 @@ typedef struct stack {
     fv_use use;
     int64_t first; /* of its layers, among all */
     int64_t sites; /* of dropout before it: the embedding, then each part of each layer has one */
-    int memory;    /* what cross attention looks at; -1: none */
+    int memory;    /* what cross attention looks at; -1: none, or in states */
 } stack;
 
 static int64_t parts_of(const stack *k)
@@ -104,8 +105,8 @@ static fv_attention_call make_call(const stack *k, fv_use use, int64_t layer)
     const fv_layout *layout = use == FV_USE_CROSS ? &k->pass->across
                               : reads_source(k)   ? &k->pass->source_layout
                                                   : &k->pass->layout;
-    fv_attention_call call = {.layout = layout};
-    char *states = k->pass->states;
+    fv_attention_call call = {.layout = layout, .first_query = use == FV_USE_CROSS ? k->pass->first : 0};
+    char *states = use == FV_USE_CROSS ? NULL : k->pass->states;
     size_t both = k->pass->state_bytes[0] + k->pass->state_bytes[1];
     for (int i = 0; i < FV_ATTENTION_PARTS; i++) {
         call.parts[i] = (fv_attention_part){.op = model->ops.of[use][i].op,
@@ -115,6 +116,8 @@ static fv_attention_call make_call(const stack *k, fv_use use, int64_t layer)
         if (states != NULL)
             call.parts[i].states = states + (size_t)layer * both + (i > 0 ? k->pass->state_bytes[0] : 0);
     }
+    if (use == FV_USE_CROSS && k->pass->memories != NULL)
+        call.parts[0].states = k->pass->memories + (size_t)layer * k->pass->memory_bytes;
     return call;
 }
 
@@ -143,6 +146,14 @@ static int attention_part(const stack *k, int64_t layer, int x)
                           FV_ACTIVATION_NONE);
 }
 
+/* What cross attention sees of the memory. */
+static int project_memory(const stack *k, int64_t layer)
+{
+    const fv_shape *s = &k->model->shape;
+    return fv_tape_linear(&k->model->tape, k->memory, 2 * s->kv_heads * s->head_dim,
+                          layer_of(k, layer)->cross_key, -1, FV_ACTIVATION_NONE);
+}
+
 static int cross_part(const stack *k, int64_t layer, int x)
 {
     fv_tape *tape = &k->model->tape;
@@ -151,9 +162,8 @@ static int cross_part(const stack *k, int64_t layer, int x)
     fv_attention_call call = make_call(k, FV_USE_CROSS, layer);
     int h = fv_transformer_norm(k->model, x, l->cross_gain, l->cross_bias);
     int q = fv_tape_linear(tape, h, s->heads * s->head_dim, l->cross_query, -1, FV_ACTIVATION_NONE);
-    int kv =
-        fv_tape_linear(tape, k->memory, 2 * s->kv_heads * s->head_dim, l->cross_key, -1, FV_ACTIVATION_NONE);
-    int y = fv_tape_cross_attention(tape, q, kv, &call);
+    int y = k->memory < 0 ? fv_tape_recall(tape, q, &call)
+                          : fv_tape_cross_attention(tape, q, project_memory(k, layer), &call);
     return fv_tape_linear(tape, y, s->width, l->cross_output, -1, FV_ACTIVATION_NONE);
 }
 
@@ -214,20 +224,44 @@ static int join(fv_model *model, streams s)
     return s.own == s.other ? s.own : fv_tape_mean(&model->tape, s.own, s.other);
 }
 
+/* The encoder, or a lone stack. */
+static int first_stack(fv_model *model, const fv_pass *pass)
+{
+    stack k = {.model = model, .pass = pass, .use = FV_USE_SELF, .memory = -1};
+    return join(model, add_layers(&k, model->shape.layers));
+}
+
+static int encode(fv_model *model, const fv_pass *pass)
+{
+    return fv_transformer_norm(model, first_stack(model, pass), model->memory_gain, model->memory_bias);
+}
+
+static stack decoder_over(fv_model *model, const fv_pass *pass, int memory)
+{
+    int64_t before = model->shape.layers;
+    return (stack){.model = model,
+                   .pass = pass,
+                   .use = FV_USE_DECODER,
+                   .first = before,
+                   .sites = 1 + 2 * before,
+                   .memory = memory};
+}
+
 int fv_transformer_layers(fv_model *model, const fv_pass *pass)
 {
-    const fv_shape *s = &model->shape;
-    stack first = {.model = model, .pass = pass, .use = FV_USE_SELF, .memory = -1};
-    int x = join(model, add_layers(&first, s->layers));
-    if (s->decoder_layers == 0)
-        return x;
-    stack second = {.model = model,
-                    .pass = pass,
-                    .use = FV_USE_DECODER,
-                    .first = s->layers,
-                    .sites = 1 + 2 * s->layers,
-                    .memory = fv_transformer_norm(model, x, model->memory_gain, model->memory_bias)};
-    return join(model, add_layers(&second, s->decoder_layers));
+    if (model->shape.decoder_layers == 0)
+        return first_stack(model, pass);
+    stack k = decoder_over(model, pass, pass->memories != NULL ? -1 : encode(model, pass));
+    return join(model, add_layers(&k, model->shape.decoder_layers));
+}
+
+void fv_transformer_encode(fv_model *model, const fv_pass *pass)
+{
+    stack k = decoder_over(model, pass, encode(model, pass));
+    for (int64_t l = 0; l < model->shape.decoder_layers; l++) {
+        fv_attention_call call = make_call(&k, FV_USE_CROSS, l);
+        fv_tape_remember(&model->tape, project_memory(&k, l), &call);
+    }
 }
 
 int fv_transformer_qkv(fv_model *model, const fv_pass *pass, int64_t layer, int *gate)

@@ -78,6 +78,8 @@ static inline const fv_operator *fv_operators_main(const fv_operators *ops, fv_u
 }
 int64_t fv_operators_gated(const fv_operators *ops, fv_use use); /* heads that take a gate */
 int64_t fv_operators_drawn(const fv_operators *ops, fv_use use); /* floats of both parts */
+/* Floats of the random inputs of all layers of a model; -1: more than can be addressed. */
+int64_t fv_sites_drawn(const fv_shape *shape, const fv_operators *ops);
 
 /* One attention of one layer: where its numbers stand. */
 typedef struct fv_site {
@@ -177,12 +179,18 @@ typedef struct fv_pass {
     int64_t source_tokens; /* encoder-decoder: what the encoder reads */
     const int32_t *source_ids, *source_positions;
     fv_layout source_layout, across; /* across: queries of layout, keys of source_layout */
-    char *states;                    /* streaming: [layers] of both parts' state_bytes; NULL: none */
+    int64_t first;                   /* streaming: tokens before these */
+    char *states; /* ... [layers] of both parts' state_bytes, of what predicts; NULL: not streaming */
     size_t state_bytes[FV_ATTENTION_PARTS];
+    char *memories; /* ... [decoder_layers] of memory_bytes: what cross attention knows of the source */
+    size_t memory_bytes;
 } fv_pass;
 
-/* Records embedding and layers; returns the residual stream behind the last layer. */
+/* Records embedding and layers; returns the residual stream behind the last layer. While streaming the encoder does not
+ * run: its output is in the memories. */
 int fv_transformer_layers(fv_model *model, const fv_pass *pass);
+/* Records the encoder over the source, and adds its keys and values to the memories of every layer of the decoder. */
+void fv_transformer_encode(fv_model *model, const fv_pass *pass);
 /* Records up to the fused q, k, v of one layer; returns them. *gate: its gate, or -1. */
 int fv_transformer_qkv(fv_model *model, const fv_pass *pass, int64_t layer, int *gate);
 int fv_transformer_nodes(const fv_shape *shape); /* most nodes any pass records */
