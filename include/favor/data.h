@@ -37,6 +37,7 @@ FV_API int fv_tokenizer_letter(const fv_tokenizer *tokenizer, int32_t id);
 
 typedef struct fv_reader_kind {
     const char *name, *summary, *tokenizer; /* tokenizer it implies */
+    int columns;                            /* a record is a line of columns with a tab between them */
 } fv_reader_kind;
 FV_API int fv_reader_kind_count(void);
 FV_API const fv_reader_kind *fv_reader_kind_at(int index);

@@ -1,10 +1,17 @@
-/* cli/generate.c: `favor generate`: samples from a causal model token by token, at constant cost a token. */
-#include "cli.h"
+/* cli/generate.c: `favor generate`: samples from a causal model token by token, at constant cost a token. Encoder-decoders:
+ * translate.c. */
+#include "generate.h"
 #include <stdlib.h>
 #include <string.h>
 
 static const cli_option options[] = {
-    {.name = "prompt", .type = CLI_TEXT, .help = "text to continue; none: begin a new sequence"},
+    {.name = "prompt",
+     .type = CLI_TEXT,
+     .help = "text to continue (none: begin a new sequence), or to translate"},
+    {.name = "input",
+     .type = CLI_FILES,
+     .help = "files of texts to translate, plain or gzip: a line for each"},
+    {.name = "reader", .key = "reader", .fallback = "tsv"},
     {.name = "tokens",
      .letter = 'n',
      .type = CLI_INT,
@@ -32,7 +39,9 @@ static const cli_option options[] = {
      .max = 1,
      .fallback = "1",
      .help = "draw among the likeliest tokens that together have probability P"},
-    {.name = "echo", .type = CLI_FLAG, .help = "print the prompt before what follows it"},
+    {.name = "echo",
+     .type = CLI_FLAG,
+     .help = "print the prompt before what follows it, a source and a tab before its translation"},
     {.name = "checkpoint",
      .type = CLI_ENUM,
      .choices = "best|last",
@@ -45,18 +54,6 @@ static const cli_option options[] = {
 static const cli_group own = {"Generation", options, CLI_COUNT(options)};
 static const cli_group *const groups[] = {&own, &cli_common_group, NULL};
 
-typedef struct generation {
-    fv_context *ctx;
-    const cli_args *args;
-    fv_model *model;
-    fv_stream *stream;
-    const fv_tokenizer *tokenizer;
-    float *logits;  /* [vocabulary], after the last token fed */
-    int64_t tokens; /* to draw at most */
-    json_t *ids;    /* --json: the tokens drawn; else NULL, and they are printed as they come */
-    bool ended;
-} generation;
-
 /* ---- the model and its stream -------------------------------------------------------------------------- */
 
 static fv_status check_causal(const generation *g, const char *directory)
@@ -64,12 +61,6 @@ static fv_status check_causal(const generation *g, const char *directory)
     const fv_config *config = fv_model_config(g->model);
     if (fv_config_bool(config, "is_decoder"))
         return FV_OK;
-    if (fv_config_bool(config, "is_encoder_decoder"))
-        return cli_fail(
-            FV_ERR_USAGE,
-            "generate: %s holds an encoder-decoder, which this version trains and evaluates but does "
-            "not decode yet; train one with --task lm",
-            directory);
     if (strcmp(fv_config_text(config, "head"), "lm") != 0)
         return cli_fail(FV_ERR_USAGE,
                         "generate: %s holds a model that gives labels, not text; train one with --task lm",
@@ -81,15 +72,32 @@ static fv_status check_causal(const generation *g, const char *directory)
         directory);
 }
 
-/* Learned positions end somewhere; a longer request is cut there, not failed half-way. */
-static int64_t limit_tokens(const generation *g, int64_t used, int64_t tokens)
+static fv_status check_continues(const generation *g, const char *directory)
+{
+    CLI_TRY(check_causal(g, directory));
+    if (cli_given(g->args, "input") || cli_given(g->args, "reader"))
+        return cli_fail(
+            FV_ERR_USAGE,
+            "generate: %s continues a text, given with --prompt; --input and --reader are for models "
+            "that translate (--task translate)",
+            directory);
+    return FV_OK;
+}
+
+int64_t generate_positions(const generation *g)
 {
     const fv_config *config = fv_model_config(g->model);
-    int64_t positions = fv_config_int(config, "max_position_embeddings");
-    if (strcmp(fv_config_text(config, "position_embedding_type"), "learned") != 0 || positions <= 0 ||
-        tokens <= positions - used)
+    bool none = strcmp(fv_config_text(config, "position_embedding_type"), "none") == 0;
+    return none ? -1 : fv_config_int(config, "max_position_embeddings");
+}
+
+/* Positions end somewhere; a longer request is cut there, not failed half-way. */
+static int64_t limit_tokens(const generation *g, int64_t used, int64_t tokens)
+{
+    int64_t positions = generate_positions(g);
+    if (positions < 0 || tokens <= positions - used)
         return tokens;
-    cli_note("generate: the model has %lld learned positions; generating %lld tokens", (long long)positions,
+    cli_note("generate: the model has %lld positions; generating %lld tokens", (long long)positions,
              (long long)(positions > used ? positions - used : 0));
     return positions > used ? positions - used : 0;
 }
@@ -108,6 +116,13 @@ static fv_status state_tokens(const generation *g, const char *path, int64_t *to
     return status;
 }
 
+fv_status generate_open(generation *g, int64_t capacity)
+{
+    CLI_TRY(fv_stream_create(&g->stream, g->model, capacity));
+    g->logits = fv_alloc(g->ctx, (size_t)g->tokenizer->size * sizeof *g->logits);
+    return g->logits != NULL ? FV_OK : FV_ERR_RESOURCE;
+}
+
 static fv_status open_stream(generation *g)
 {
     const char *prompt = cli_text(g->args, "prompt"), *state = cli_text(g->args, "state-in");
@@ -116,11 +131,8 @@ static fv_status open_stream(generation *g)
         CLI_TRY(state_tokens(g, state, &used));
     used += prompt != NULL ? (int64_t)strlen(prompt) : 0;
     g->tokens = limit_tokens(g, used, g->tokens);
-    CLI_TRY(fv_stream_create(&g->stream, g->model, used + g->tokens));
-    if (state != NULL)
-        CLI_TRY(fv_stream_load(g->stream, state));
-    g->logits = fv_alloc(g->ctx, (size_t)g->tokenizer->size * sizeof *g->logits);
-    return g->logits != NULL ? FV_OK : FV_ERR_RESOURCE;
+    CLI_TRY(generate_open(g, used + g->tokens));
+    return state != NULL ? fv_stream_load(g->stream, state) : FV_OK;
 }
 
 /* Feeds the token that begins a sequence, unless one is being continued, and the prompt. */
@@ -167,10 +179,10 @@ static void put_token(generation *g, int32_t token)
     cli_flush();
 }
 
-/* Draws and puts up to g->tokens tokens. Every token drawn is fed, so that a saved state holds them all. */
-static fv_status draw_tokens(generation *g, int64_t *drawn)
+fv_status generate_draw(generation *g, int64_t *drawn)
 {
     fv_sampling sampling;
+    g->ended = false;
     fv_sampling_init(&sampling);
     sampling.temperature = cli_real(g->args, "temperature");
     sampling.top_k = cli_int(g->args, "top-k");
@@ -191,31 +203,41 @@ static fv_status draw_tokens(generation *g, int64_t *drawn)
     return FV_OK;
 }
 
-static void tell_rate(double seconds, int64_t drawn)
+void generate_tell(double seconds, int64_t drawn)
 {
     if (seconds > 2 && drawn > 0)
         cli_note("generate: %lld tokens in %.1f s, %s tokens/s", (long long)drawn, seconds,
                  cli_si((double)drawn / seconds).text);
 }
 
-/* The text is null where the bytes drawn are no UTF-8; the token ids are always there. */
-static fv_status print_json(const generation *g)
+static json_t *text_json(const char *text, size_t length)
+{
+    json_t *string = json_stringn(text, length);
+    return string != NULL ? string : json_null();
+}
+
+json_t *generate_row(const generation *g, const char *prompt, int64_t prompt_length)
 {
     size_t count = json_array_size(g->ids), length = 0;
     char *text = fv_alloc(g->ctx, count + 1);
     if (text == NULL)
-        return FV_ERR_RESOURCE;
+        return NULL;
     for (size_t i = 0; i < count; i++) {
         int32_t id = (int32_t)json_integer_value(json_array_get(g->ids, i));
         int letter = fv_tokenizer_letter(g->tokenizer, id);
         if (letter >= 0)
             text[length++] = (char)letter;
     }
-    json_t *string = json_stringn(text, length);
+    json_t *row = json_pack("{s:o, s:o, s:O, s:b}", "prompt", text_json(prompt, (size_t)prompt_length),
+                            "text", text_json(text, length), "ids", g->ids, "ended", g->ended);
     fv_free(g->ctx, text);
-    const char *prompt = cli_text(g->args, "prompt");
-    return cli_json_print(json_pack("{s:s, s:o, s:O, s:b}", "prompt", prompt != NULL ? prompt : "", "text",
-                                    string != NULL ? string : json_null(), "ids", g->ids, "ended", g->ended));
+    return row;
+}
+
+static fv_status print_json(const generation *g)
+{
+    const char *prompt = cli_given(g->args, "prompt") ? cli_text(g->args, "prompt") : "";
+    return cli_json_print(generate_row(g, prompt, (int64_t)strlen(prompt)));
 }
 
 static fv_status generate(generation *g)
@@ -227,11 +249,11 @@ static fv_status generate(generation *g)
     if (g->ids == NULL && cli_flag(g->args, "echo") && cli_text(g->args, "prompt") != NULL)
         fputs(cli_text(g->args, "prompt"), stdout);
     double begin = cli_now();
-    fv_status status = draw_tokens(g, &drawn);
+    fv_status status = generate_draw(g, &drawn);
     if (g->ids == NULL && (status == FV_OK || status == FV_STOPPED || drawn > 0))
         putchar('\n');
     cli_flush();
-    tell_rate(cli_now() - begin, drawn);
+    generate_tell(cli_now() - begin, drawn);
     if (status != FV_OK && status != FV_STOPPED)
         return status;
     if (cli_given(g->args, "state-out"))
@@ -246,10 +268,12 @@ static fv_status generate(generation *g)
 static fv_status load_and_generate(generation *g)
 {
     CLI_TRY(cli_run_model(&g->model, g->ctx, g->args));
-    CLI_TRY(check_causal(g, cli_operand(g->args, 0)));
+    bool translates = fv_config_bool(fv_model_config(g->model), "is_encoder_decoder");
+    if (!translates)
+        CLI_TRY(check_continues(g, cli_operand(g->args, 0)));
     g->tokenizer = fv_model_tokenizer(g->model);
     cli_signals_catch();
-    return generate(g);
+    return translates ? generate_translations(g) : generate(g);
 }
 
 static fv_status run(fv_context *ctx, const cli_args *args)
@@ -265,16 +289,26 @@ static fv_status run(fv_context *ctx, const cli_args *args)
 
 const cli_command cli_generate = {
     .name = "generate",
-    .summary = "sample from a causal model, token by token",
+    .summary = "sample from a causal model or translate, token by token",
     .operands = "DIR",
     .min_operands = 1,
     .max_operands = 1,
-    .description = "DIR is a run directory of `favor train --task lm`. The new text alone goes to standard "
-                   "output, letter by "
-                   "letter. A token costs the same however long the text is, unless the attention is exact. "
-                   "What was generated "
-                   "from a seed, stopped and continued with --state-in is what one run would have given.",
-    .examples = "favor generate runs/lm --prompt MKTAYIAKQR -n 200 --temperature 0.8 --seed 7",
+    .description =
+        "DIR is a run directory of `favor train --task lm` or `--task translate`. The new text alone goes to "
+        "standard output, letter by letter. A token costs the same however long the text is, unless the "
+        "attention "
+        "is exact. What was generated from a seed, stopped and continued with --state-in is what one run "
+        "would "
+        "have given.\n\n"
+        "A model that translates takes one source with --prompt, or the records of files with --input, and "
+        "writes a "
+        "line for each: of lines with columns the first is the source, a second, as in the training data, is "
+        "not "
+        "looked at. The encoder reads a source once. What a source becomes does not depend on the others, "
+        "sampled "
+        "or not.",
+    .examples = "favor generate runs/lm --prompt MKTAYIAKQR -n 200 --temperature 0.8 --seed 7\n"
+                "favor generate runs/translate --input test.tsv --temperature 0 --json",
     .groups = groups,
     .run = run,
 };

@@ -36,9 +36,9 @@ typedef struct unit_words {
 } unit_words;
 
 static const unit_words units[] = {
-    {"step", "steps", "tokens"}, {"batch", "batches", "tokens"}, {"byte", "bytes", "bytes"},
-    {"draw", "draws", "draws"},  {"token", "tokens", "tokens"},  {"row", "rows", "rows"},
-    {"line", "lines", NULL},
+    {"step", "steps", "tokens"}, {"batch", "batches", "tokens"},  {"byte", "bytes", "bytes"},
+    {"draw", "draws", "draws"},  {"token", "tokens", "tokens"},   {"row", "rows", "rows"},
+    {"line", "lines", NULL},     {"source", "sources", "tokens"},
 };
 
 static unit_words words_of(const char *unit)

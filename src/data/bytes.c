@@ -42,7 +42,7 @@ static fv_status bytes_next(fv_reader *reader, fv_record *record, int *more)
 }
 
 const fv_reader_row fv_reader_bytes = {
-    .kind = {"bytes", "raw bytes of any file, plain or gzip, in blocks of at most 64 KiB", "bytes"},
+    .kind = {"bytes", "raw bytes of any file, plain or gzip, in blocks of at most 64 KiB", "bytes", 0},
     .by_position = true,
     .begin = bytes_begin,
     .next = bytes_next,

@@ -39,7 +39,6 @@ fv_status fv_source_fail(const fv_source *source, const char *format, ...) FV_PR
 
 typedef struct fv_reader_row {
     fv_reader_kind kind;
-    bool columns;     /* a record is a line of columns, for tasks that read them */
     bool by_position; /* splits go by the record's place in the file, not by what it says */
     fv_status (*begin)(fv_reader *reader); /* reads up to the first record, checks the format */
     fv_status (*next)(fv_reader *reader, fv_record *record, int *more);

@@ -193,7 +193,7 @@ static fv_status fasta_next(fv_reader *reader, fv_record *record, int *more)
 }
 
 const fv_reader_row fv_reader_fasta = {
-    .kind = {"fasta", "FASTA, plain or gzip: one sequence a record", "protein"},
+    .kind = {"fasta", "FASTA, plain or gzip: one sequence a record", "protein", 0},
     .begin = fasta_begin,
     .next = fasta_next,
 };

@@ -100,11 +100,11 @@ fv_status fv_task_check(fv_context *ctx, const fv_config *config)
     const fv_reader_row *row = fv_reader_row_find(reader);
     if (task == NULL || row == NULL)
         return fv_fail(ctx, FV_ERR_INTERNAL, "the settings table names a reader or task that does not exist");
-    if (task->texts > 0 && !row->columns)
+    if (task->texts > 0 && !row->kind.columns)
         return fv_fail(ctx, FV_ERR_USAGE,
                        "reader: %s gives no columns; task %s reads %s, expected reader tsv", reader, name,
                        task->columns);
-    if (task->texts == 0 && row->columns)
+    if (task->texts == 0 && row->kind.columns)
         return fv_fail(
             ctx, FV_ERR_USAGE,
             "reader: %s gives columns; task %s reads whole records, expected task classify, match or "

@@ -80,8 +80,7 @@ static fv_status tsv_next(fv_reader *reader, fv_record *record, int *more)
 }
 
 const fv_reader_row fv_reader_tsv = {
-    .kind = {"tsv", "lines of columns with tabs between them, plain or gzip: a label, texts", "bytes"},
-    .columns = true,
+    .kind = {"tsv", "lines of columns with tabs between them, plain or gzip: a label, texts", "bytes", 1},
     .begin = tsv_begin,
     .next = tsv_next,
 };

@@ -26,7 +26,6 @@ assert row[\"tokens\"] > 0 and 0 <= row[\"accuracy\"] <= 1 and row[\"loss\"] > 0
 done
 t 'favor data --reader tsv --task classify classify.tsv'
 t 'favor data --reader tsv --task match match.tsv --json'
-t 'favor generate translate'
 t 'favor generate match'
 t 'favor train --data classify.tsv --task match --out x $few'
 t 'favor train --data classify.tsv --task lm --out x $few'
