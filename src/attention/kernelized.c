@@ -274,15 +274,6 @@ void fv_kz_state_clear(const fv_kz_call *call, fv_kz_state *state)
     state->decayed = 0;
 }
 
-fv_kz_state fv_kz_state_at(const fv_kz_call *call, const fv_state_view *view, int64_t head)
-{
-    return (fv_kz_state){.S = view->S + head * call->r * call->dv,
-                         .z = view->z + head * call->r,
-                         .e = view->exponent + head * call->r,
-                         .tokens = view->tokens,
-                         .decayed = view->decayed != NULL ? view->decayed[head] : 0};
-}
-
 void fv_kz_state_save(const fv_kz_call *call, const fv_kz_state *state, float *to)
 {
     size_t s = (size_t)(call->r * call->dv), r = (size_t)call->r;

@@ -156,8 +156,6 @@ void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layo
 fv_kz_head fv_kz_head_of(const fv_kz_call *call, int64_t sequence, int64_t head);
 /* Rows [begin, begin+n) of the head's queries or keys. */
 fv_rows fv_kz_rows(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_t begin, int64_t n);
-/* A head's part of a stream's state, where it stands. */
-fv_kz_state fv_kz_state_at(const fv_kz_call *call, const fv_state_view *view, int64_t head);
 /* Takes the statistics of the head's sequence, for maps that have some. */
 void fv_kz_take_statistics(const fv_kz_call *call, fv_kz_head *h, fv_kz_work *w);
 int64_t fv_kz_state_floats(const fv_kz_call *call);
@@ -200,6 +198,11 @@ void fv_kz_scores(const fv_kz_call *call, fv_kz_work *w, int64_t n);
 
 /* y rows [begin, begin+n) of queries that see all of the state and nothing else. */
 void fv_kz_read(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
+
+/* ---- kernelized_stream.c ---- */
+
+/* A head's part of a stream's state, where it stands. */
+fv_kz_state fv_kz_state_at(const fv_kz_call *call, const fv_state_view *view, int64_t head);
 
 /* ---- kernelized_decay.c: gate and decay ---- */
 

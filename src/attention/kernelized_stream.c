@@ -31,6 +31,15 @@ void fv_kz_state_view(const fv_attention *op, void *state, fv_state_view *view)
     view->exponent = view->z + rows;
 }
 
+fv_kz_state fv_kz_state_at(const fv_kz_call *call, const fv_state_view *view, int64_t head)
+{
+    return (fv_kz_state){.S = view->S + head * call->r * call->dv,
+                         .z = view->z + head * call->r,
+                         .e = view->exponent + head * call->r,
+                         .tokens = view->tokens,
+                         .decayed = view->decayed != NULL ? view->decayed[head] : 0};
+}
+
 void fv_kz_state_init(const fv_attention *op, int64_t capacity, void *state)
 {
     memset(state, 0, fv_kz_state_bytes(op, capacity));

@@ -96,7 +96,7 @@ static void show_progress(translation *t)
                           .unit = "source",
                           .rate = seconds > 0 ? (double)t->drawn / seconds : 0,
                           .seconds_left = -1,
-                          .loss = NAN};
+                          .loss = (double)NAN};
     if (!t->quiet)
         cli_progress_show(&t->progress, &report);
 }
