@@ -15,11 +15,6 @@
 #include <string.h>
 
 static const cli_option options[] = {
-    {.name = "attention",
-     .type = CLI_LIST,
-     .metavar = "NAME,...",
-     .fallback = "exact,favor+,relu",
-     .help = "kinds of attention"},
     {.name = "length", .type = CLI_LIST, .metavar = "L,...", .fallback = "1024,4096", .help = "tokens"},
     {.name = "pass",
      .type = CLI_LIST,
@@ -40,26 +35,17 @@ static const cli_option options[] = {
      .metavar = "M,...",
      .fallback = "256",
      .help = "random projections, for kinds that have some"},
-    {.name = "threads",
-     .type = CLI_LIST,
-     .metavar = "N,...",
-     .fallback = "all processors",
-     .help = "threads"},
-    {.name = "dtype",
-     .type = CLI_LIST,
-     .choices = "f32|bf16",
-     .fallback = "f32",
-     .help = "number formats of the factors of matrix products"},
     {.name = "repeat",
      .type = CLI_INT,
      .metavar = "N",
      .min = 1,
      .max = 1000000,
-     .fallback = "about a second's worth",
+     .words = "about a second's worth",
      .help = "timed calls a line"},
 };
 static const cli_group own = {"Benchmark", options, CLI_COUNT(options)};
-static const cli_group *const groups[] = {&own, &cli_attention_group, &cli_common_group, NULL};
+static const cli_group *const groups[] = {
+    &own, &bench_list_group, &bench_output_group, &cli_attention_group, &cli_common_group, NULL};
 
 #define FEW_REPEATS  3
 #define MANY_REPEATS 1000
@@ -163,12 +149,6 @@ static fv_status time_call(const work *w, double *seconds)
     return FV_OK;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static int repeats(const cli_args *args, double seconds)
 {
     if (cli_given(args, "repeat"))
@@ -178,22 +158,19 @@ static int repeats(const cli_args *args, double seconds)
     return (int)fmin(fmax(1 / fmax(seconds, 1e-9), FEW_REPEATS), MANY_REPEATS);
 }
 
-/* ms[0..2]: median, smallest, largest. */
-static fv_status time_line(const work *w, const cli_args *args, double ms[3])
+static fv_status time_line(const work *w, const cli_args *args, bench_spread *ms, int *count)
 {
     double warm;
     CLI_TRY(time_call(w, &warm));
-    int count = repeats(args, warm);
-    double *seconds = malloc((size_t)count * sizeof *seconds);
+    *count = repeats(args, warm);
+    double *seconds = malloc((size_t)*count * sizeof *seconds);
     if (seconds == NULL)
         return cli_fail(FV_ERR_RESOURCE, "out of memory");
     fv_status status = FV_OK;
-    for (int i = 0; i < count && status == FV_OK; i++)
+    for (int i = 0; i < *count && status == FV_OK; i++)
         status = time_call(w, &seconds[i]);
-    qsort(seconds, (size_t)count, sizeof *seconds, by_value);
-    ms[0] = 500 * (seconds[(count - 1) / 2] + seconds[count / 2]);
-    ms[1] = 1000 * seconds[0];
-    ms[2] = 1000 * seconds[count - 1];
+    if (status == FV_OK)
+        *ms = bench_spread_of(seconds, *count);
     free(seconds);
     return status;
 }
@@ -217,18 +194,18 @@ static fv_status make_work(work *w, const cli_args *args, const char *kind, cons
     return fv_attention_measure(w->op, &w->layout, &w->need);
 }
 
-static json_t *make_row(const work *w, const line *l, const double ms[3], size_t peak)
+static json_t *make_row(const work *w, const line *l, const bench_spread *ms, int count, size_t peak)
 {
     double flop = fv_attention_flop(w->op, &w->layout, 0);
     if (l->backward)
         flop += fv_attention_flop(w->op, &w->layout, 1);
-    return json_pack("{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:n, s:I}", "kind",
-                     w->info.options.kind, "causal", l->causal, "pass",
+    return json_pack("{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:n, s:I, s:i}",
+                     "kind", w->info.options.kind, "causal", l->causal, "pass",
                      l->backward ? "forward+backward" : "forward", "length", (json_int_t)l->length, "heads",
                      (json_int_t)l->heads, "dim", (json_int_t)l->dim, "features",
-                     (json_int_t)w->info.feature_count, "threads", 0, "dtype", l->dtype, "ms_median", ms[0],
-                     "ms_min", ms[1], "ms_max", ms[2], "gflops", flop / ms[0] * 1e-6, "share_of_peak",
-                     "peak_bytes", (json_int_t)peak);
+                     (json_int_t)w->info.feature_count, "threads", 0, "dtype", l->dtype, "ms_median",
+                     ms->median, "ms_min", ms->min, "ms_max", ms->max, "gflops", flop / ms->median * 1e-6,
+                     "share_of_peak", "peak_bytes", (json_int_t)peak, "repeats", count);
 }
 
 static fv_status measure_line(bench *b, work *w, const line *l)
@@ -247,9 +224,10 @@ static fv_status measure_line(bench *b, work *w, const line *l)
         return FV_OK;
     }
     prepare(w);
-    double ms[3] = {0};
-    CLI_TRY(time_line(w, b->args, ms));
-    return bench_add(b, l->which, make_row(w, l, ms, fv_context_peak_bytes(w->ctx) - before));
+    bench_spread ms;
+    int count;
+    CLI_TRY(time_line(w, b->args, &ms, &count));
+    return bench_add(b, l->which, make_row(w, l, &ms, count, fv_context_peak_bytes(w->ctx) - before));
 }
 
 static fv_status run_line(bench *b, const char *kind, const line *l)
@@ -271,28 +249,11 @@ static fv_status run_line(bench *b, const char *kind, const line *l)
 /* ---- the command --------------------------------------------------------------------------------- */
 
 typedef struct plan {
-    const char *kinds[BENCH_LIST_MAX];
+    bench_words kinds, dtype;
     bool causal[2], backward[2];
-    int kind_count, causal_count, pass_count;
-    bench_dtypes dtypes;
+    int causal_count, pass_count;
     bench_list length, heads, dim, features;
 } plan;
-
-/* The names between commas, of the option or its default. */
-static fv_status read_kinds(const cli_args *args, plan *p)
-{
-    static const char *const usual[] = {"exact", "favor+", "relu"};
-    bool given = cli_given(args, "attention");
-    p->kind_count = given ? cli_count(args, "attention") : CLI_COUNT(usual);
-    if (p->kind_count > BENCH_LIST_MAX)
-        return cli_fail(FV_ERR_USAGE, "--attention: more than %d names", BENCH_LIST_MAX);
-    for (int i = 0; i < p->kind_count; i++) {
-        const fv_attention_kind *kind;
-        p->kinds[i] = given ? cli_item(args, "attention", i) : usual[i];
-        CLI_TRY(cli_attention_kind(p->kinds[i], &kind));
-    }
-    return FV_OK;
-}
 
 static void read_passes(const cli_args *args, plan *p)
 {
@@ -312,9 +273,9 @@ static void read_passes(const cli_args *args, plan *p)
 
 static fv_status read_plan(const cli_args *args, plan *p)
 {
-    CLI_TRY(read_kinds(args, p));
     read_passes(args, p);
-    p->dtypes = bench_read_dtypes(args);
+    CLI_TRY(bench_kinds(args, &p->kinds));
+    CLI_TRY(bench_read_words(args, "dtype", &p->dtype));
     CLI_TRY(bench_numbers(args, "length", (int64_t)1 << 32, &p->length));
     CLI_TRY(bench_numbers(args, "heads", 1 << 16, &p->heads));
     CLI_TRY(bench_numbers(args, "dim", 1 << 16, &p->dim));
@@ -323,8 +284,8 @@ static fv_status read_plan(const cli_args *args, plan *p)
 
 static int plan_lines(const plan *p)
 {
-    return p->kind_count * p->causal_count * p->pass_count * p->length.count * p->heads.count * p->dim.count *
-           p->features.count * p->dtypes.count;
+    return p->kinds.count * p->causal_count * p->pass_count * p->length.count * p->heads.count *
+           p->dim.count * p->features.count * p->dtype.count;
 }
 
 /* Lists multiply; the last of them changes fastest. */
@@ -333,7 +294,7 @@ static fv_status run_plan(bench *b, const plan *p)
     for (int i = 0; i < b->total; i++) {
         int rest = i;
         line l = {.which = bench_digit(&rest, b->threads.count)};
-        l.dtype = p->dtypes.at[bench_digit(&rest, p->dtypes.count)];
+        l.dtype = p->dtype.at[bench_digit(&rest, p->dtype.count)];
         int features = bench_digit(&rest, p->features.count);
         l.features = p->features.at[features];
         l.more_features = features > 0;
@@ -342,7 +303,7 @@ static fv_status run_plan(bench *b, const plan *p)
         l.length = p->length.at[bench_digit(&rest, p->length.count)];
         l.backward = p->backward[bench_digit(&rest, p->pass_count)];
         l.causal = p->causal[bench_digit(&rest, p->causal_count)];
-        CLI_TRY(run_line(b, p->kinds[rest], &l));
+        CLI_TRY(run_line(b, p->kinds.at[rest], &l));
     }
     return FV_OK;
 }
@@ -354,16 +315,18 @@ static const bench_column columns[] = {
     {"features", "features", 8, BENCH_INT},   {"threads", "threads", 7, BENCH_INT},
     {"dtype", "dtype", 5, BENCH_TEXT},        {"ms_median", "median ms", 9, BENCH_MS},
     {"ms_min", "min", 8, BENCH_MS},           {"ms_max", "max", 8, BENCH_MS},
-    {"gflops", "GFLOP/s", 8, BENCH_GFLOPS},   {"share_of_peak", "of P", 5, BENCH_SHARE},
+    {"gflops", "GFLOP/s", 8, BENCH_RATE},     {"share_of_peak", "of P", 5, BENCH_SHARE},
     {"peak_bytes", "memory", 9, BENCH_BYTES},
 };
 
 static fv_status run(fv_context *ctx, const cli_args *args)
 {
     plan p = {0};
+    if (bench_compares_files(args))
+        return bench_compare_given(args);
     CLI_TRY(read_plan(args, &p));
     bench b;
-    fv_status status = bench_begin(&b, args, ctx, plan_lines(&p));
+    fv_status status = bench_begin(&b, args, ctx, &bench_sgemm, plan_lines(&p));
     if (status == FV_OK)
         status = run_plan(&b, &p);
     if (status == FV_OK)

@@ -89,6 +89,7 @@ typedef struct cli_args cli_args;
 
 typedef struct cli_command {
     const char *name;               /* one word, or two: "bench attention" */
+    const char *alias;              /* another name it answers to; NULL: none */
     const char *summary;            /* half a line, lower case, no period */
     const char *operands;           /* as usage shows them: "DIR", "FILE..."; NULL: none */
     int min_operands;               /* how many are needed */
@@ -102,9 +103,10 @@ typedef struct cli_command {
 } cli_command;
 
 extern const cli_command cli_train, cli_eval, cli_generate, cli_data, cli_info, cli_man, cli_completion;
-extern const cli_command cli_apply, cli_approx, cli_attend, cli_bench_attention, cli_bench_train, cli_report;
+extern const cli_command cli_apply, cli_approx, cli_attend, cli_report;
+extern const cli_command cli_bench_attention, cli_bench_train, cli_bench_decode, cli_bench_compare;
 
-/* The table of commands, NULL past its end; by name, NULL if there is none. */
+/* The table of commands, NULL past its end; by name or alias, NULL if there is none. */
 const cli_command *cli_command_at(int index);
 const cli_command *cli_command_find(const char *name);
 
@@ -126,6 +128,8 @@ const char *const *cli_items(const cli_args *args, const char *name); /* all cli
 int cli_operand_count(const cli_args *args);
 const char *cli_operand(const cli_args *args, int index);
 const char *const *cli_operands(const cli_args *args);
+/* The words behind the command's name as they were given; NULL past the last one. */
+const char *cli_word(const cli_args *args, int index);
 
 /* Walks the options of a command that are not hidden: *group and *row are the iterator, both 0 at first. */
 const cli_option *cli_option_next(const cli_command *command, int *group, int *row);
@@ -214,6 +218,10 @@ double cli_now(void); /* seconds, monotonic */
 json_t *cli_json_real(double value);
 /* loss, accuracy, perplexity, bits_per_token and, unless it is NULL, the split and its tokens before them. */
 json_t *cli_json_metrics(const char *split, const fv_metrics *metrics);
+/* How JSON is written, there and in files. */
+#define CLI_JSON_FLAGS (JSON_INDENT(2) | JSON_REAL_PRECISION(9))
+/* A whole JSON file. FV_ERR_FILE with the line of what is wrong. */
+FV_NODISCARD fv_status cli_json_read(const char *path, json_t **value);
 /* Prints a value and a newline to standard output and releases it. NULL value (no memory): FV_ERR_RESOURCE.
  */
 FV_NODISCARD fv_status cli_json_print(json_t *value);

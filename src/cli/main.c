@@ -13,9 +13,10 @@
 
 /* The commands, in the order --help shows them. */
 static const cli_command *const commands[] = {
-    &cli_train,           &cli_eval,        &cli_generate, &cli_apply, &cli_attend, &cli_approx,
-    &cli_bench_attention, &cli_bench_train, &cli_report,   &cli_data,  &cli_info,   &cli_man,
-    &cli_completion,
+    &cli_train,        &cli_eval,          &cli_generate,        &cli_apply,
+    &cli_attend,       &cli_approx,        &cli_bench_attention, &cli_bench_train,
+    &cli_bench_decode, &cli_bench_compare, &cli_report,          &cli_data,
+    &cli_info,         &cli_man,           &cli_completion,
 };
 
 const cli_command *cli_command_at(int index)
@@ -25,9 +26,11 @@ const cli_command *cli_command_at(int index)
 
 const cli_command *cli_command_find(const char *name)
 {
-    for (int i = 0; i < CLI_COUNT(commands); i++)
-        if (strcmp(commands[i]->name, name) == 0)
+    for (int i = 0; i < CLI_COUNT(commands); i++) {
+        const char *alias = commands[i]->alias;
+        if (strcmp(commands[i]->name, name) == 0 || (alias != NULL && strcmp(alias, name) == 0))
             return commands[i];
+    }
     return NULL;
 }
 

@@ -23,6 +23,8 @@ struct cli_args {
     int operand_count;
     const char **items; /* what cli_items returns, option after option */
     char *copies;       /* lists, cut at their commas */
+    int word_count;     /* as they were given */
+    char *const *words;
 };
 
 /* ---- rows ------------------------------------------------------------------------------------------- */
@@ -396,6 +398,8 @@ fv_status cli_parse(cli_args **out, const cli_command *command, int argc, char *
     if (args == NULL || !allocate(args, argc, argv))
         return cli_fail(FV_ERR_RESOURCE, "out of memory");
     args->command = command;
+    args->word_count = argc;
+    args->words = argv;
     CLI_TRY(read_words(args, argc, argv));
     sort_values(args);
     return gather_items(args) ? FV_OK : cli_fail(FV_ERR_RESOURCE, "out of memory");
@@ -495,4 +499,9 @@ const char *cli_operand(const cli_args *args, int index)
 const char *const *cli_operands(const cli_args *args)
 {
     return args->operands;
+}
+
+const char *cli_word(const cli_args *args, int index)
+{
+    return index >= 0 && index < args->word_count ? args->words[index] : NULL;
 }

@@ -27,10 +27,21 @@ fv_status cli_json_print(json_t *value)
     if (value == NULL)
         return cli_fail(FV_ERR_RESOURCE, "out of memory");
     /* A failed write stays in ferror(stdout), which main looks at. */
-    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    json_dumpf(value, stdout, CLI_JSON_FLAGS);
     putchar('\n');
     json_decref(value);
     return FV_OK;
+}
+
+fv_status cli_json_read(const char *path, json_t **value)
+{
+    json_error_t error;
+    *value = json_load_file(path, 0, &error);
+    if (*value != NULL)
+        return FV_OK;
+    if (error.line > 0)
+        return cli_fail(FV_ERR_FILE, "%s:%d: %s", path, error.line, error.text);
+    return cli_fail(FV_ERR_FILE, "%s: %s", path, error.text);
 }
 
 static cli_figure scaled(double value, double base, const char *const *units, int count)

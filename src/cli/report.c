@@ -46,19 +46,11 @@ static bool exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
-/* A whole JSON file; a missing one is NULL when it may be missing. */
-static fv_status read_json(const char *path, bool optional, json_t **value)
+/* A whole JSON file; a missing one is NULL. */
+static fv_status read_optional(const char *path, json_t **value)
 {
-    json_error_t error;
     *value = NULL;
-    if (optional && !exists(path))
-        return FV_OK;
-    *value = json_load_file(path, 0, &error);
-    if (*value != NULL)
-        return FV_OK;
-    if (error.line > 0)
-        return cli_fail(FV_ERR_FILE, "%s:%d: %s", path, error.line, error.text);
-    return cli_fail(FV_ERR_FILE, "%s: %s", path, error.text);
+    return exists(path) ? cli_json_read(path, value) : FV_OK;
 }
 
 /* One object a line. A last line without its end is what an interrupted run leaves; it is left out. */
@@ -87,9 +79,7 @@ static fv_status read_lines(const char *path, json_t **list)
     return status;
 }
 
-/* ---- runs
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- runs ------------------------------------------------------------------------------------------ */
 
 /* The last word of a path: what a run is called. */
 static file_path base_name(const char *path)
@@ -108,7 +98,7 @@ static file_path base_name(const char *path)
 static fv_status add_file(json_t *run, const char *key, const char *folder, const char *name)
 {
     json_t *value;
-    CLI_TRY(read_json(join(folder, name).text, true, &value));
+    CLI_TRY(read_optional(join(folder, name).text, &value));
     if (value != NULL)
         json_object_set_new(run, key, value);
     return FV_OK;
@@ -160,7 +150,7 @@ static fv_status add_entries(report *r, const char *folder, bool deeper)
 
 /* ---- benchmarks and summaries -------------------------------------------------------------------- */
 
-/* Rows of either benchmark; rows of training steps have layers. */
+/* Rows of any benchmark. */
 static fv_status add_rows(report *r, const char *path, const json_t *rows)
 {
     size_t index;
@@ -170,9 +160,10 @@ static fv_status add_rows(report *r, const char *path, const json_t *rows)
                         "%s: expected a list of benchmark rows, as favor bench --json prints them", path);
     json_array_foreach(rows, index, row)
     {
-        if (!json_is_string(json_object_get(row, "kind")) || !json_is_number(json_object_get(row, "length")))
-            return cli_fail(FV_ERR_FILE, "%s: row %zu has no kind or length", path, index + 1);
-        json_array_append(json_object_get(row, "layers") != NULL ? r->training : r->attention, row);
+        report_bench bench = report_bench_of(row);
+        if (bench == REPORT_BENCHES)
+            return cli_fail(FV_ERR_FILE, "%s: row %zu has no kind and length or position", path, index + 1);
+        json_array_append(r->bench[bench], row);
     }
     return FV_OK;
 }
@@ -194,7 +185,7 @@ static fv_status add_summary(report *r, const char *path, bool with_bench)
 {
     static const char *const benches[] = {"bench", "bench_train"};
     json_t *summary;
-    CLI_TRY(read_json(path, false, &summary));
+    CLI_TRY(cli_json_read(path, &summary));
     fv_status status =
         json_is_object(summary) ? FV_OK : cli_fail(FV_ERR_FILE, "%s: expected a JSON object", path);
     add_evaluations(r, summary);
@@ -231,7 +222,7 @@ static fv_status gather(report *r, const cli_args *args)
     for (int i = 0; i < cli_count(args, "bench"); i++) {
         const char *path = cli_item(args, "bench", i);
         json_t *rows;
-        CLI_TRY(read_json(path, false, &rows));
+        CLI_TRY(cli_json_read(path, &rows));
         fv_status status = add_rows(r, path, rows);
         json_decref(rows);
         CLI_TRY(status);
@@ -252,12 +243,18 @@ static fv_status write_page(fv_context *ctx, const cli_args *args, const report 
     report_add_bench(&text, r);
     fv_status status = report_add_pictures(&text, r);
     report_add_foot(&text, "report");
-    if (status == FV_OK && text.failed)
-        status = cli_fail(FV_ERR_RESOURCE, "out of memory for the page");
     if (status == FV_OK)
-        status = fv_file_write(ctx, cli_text(args, "output"), text.data, text.count);
+        status = report_write(ctx, cli_text(args, "output"), &text);
     report_free(&text);
     return status;
+}
+
+static size_t count_bench_rows(const report *r)
+{
+    size_t count = 0;
+    for (int i = 0; i < REPORT_BENCHES; i++)
+        count += json_array_size(r->bench[i]);
+    return count;
 }
 
 static fv_status print_result(const cli_args *args, const report *r)
@@ -266,22 +263,25 @@ static fv_status print_result(const cli_args *args, const report *r)
         return FV_OK;
     return cli_json_print(json_pack(
         "{s:s, s:I, s:I, s:I, s:I}", "output", cli_text(args, "output"), "runs",
-        (json_int_t)json_array_size(r->runs), "bench_rows",
-        (json_int_t)(json_array_size(r->attention) + json_array_size(r->training)), "generated",
+        (json_int_t)json_array_size(r->runs), "bench_rows", (json_int_t)count_bench_rows(r), "generated",
         (json_int_t)json_array_size(r->generated), "pictures", (json_int_t)json_array_size(r->pictures)));
 }
 
 static fv_status run(fv_context *ctx, const cli_args *args)
 {
-    report r = {json_array(), json_array(), json_array(), json_array(), json_array()};
+    report r = {.runs = json_array(), .generated = json_array(), .pictures = json_array()};
+    for (int i = 0; i < REPORT_BENCHES; i++)
+        r.bench[i] = json_array();
     fv_status status = gather(&r, args);
     if (status == FV_OK)
         status = write_page(ctx, args, &r);
     if (status == FV_OK)
         status = print_result(args, &r);
-    json_t *lists[] = {r.runs, r.attention, r.training, r.generated, r.pictures};
-    for (int i = 0; i < CLI_COUNT(lists); i++)
-        json_decref(lists[i]);
+    for (int i = 0; i < REPORT_BENCHES; i++)
+        json_decref(r.bench[i]);
+    json_decref(r.runs);
+    json_decref(r.generated);
+    json_decref(r.pictures);
     return status;
 }
 

@@ -44,8 +44,10 @@ typedef struct report_series {
 typedef struct report_chart {
     const char *title, *x_label;
     report_unit x_unit, y_unit;
-    bool log;   /* both axes */
-    bool log_y; /* the y axis alone */
+    bool log;          /* both axes */
+    bool log_x, log_y; /* one of them alone */
+    bool from_zero;    /* a linear y axis begins at 0 */
+    bool guides;       /* log axes: thin lines of slope 1 and 2 from the highest first point */
     report_series series[REPORT_SERIES_MAX];
     int count;
 } report_chart;
@@ -62,22 +64,37 @@ void report_chart_write(report_text *text, report_chart *chart);
 
 /* ---- what a report is about (report.c) ----------------------------------------------------------- */
 
+/* Benchmarks, in the order of the page. ORDER as the tables of report_bench.c */
+typedef enum report_bench {
+    REPORT_TRAINING,
+    REPORT_ATTENTION,
+    REPORT_DECODE,
+    REPORT_BENCHES /* how many */
+} report_bench;
+
 typedef struct report {
-    json_t *runs;      /* list of {name, metrics, config, trainer, evaluation} */
-    json_t *attention; /* rows of bench attention */
-    json_t *training;  /* rows of bench train */
-    json_t *generated; /* list of sequences */
-    json_t *pictures;  /* list of paths */
+    json_t *runs;                  /* list of {name, metrics, config, trainer, evaluation} */
+    json_t *bench[REPORT_BENCHES]; /* rows; NULL: none */
+    json_t *generated;             /* list of sequences */
+    json_t *pictures;              /* list of paths */
+    bool open;                     /* tables of rows are unfolded */
 } report;
 
 /* ---- sections (report_runs.c, report_bench.c, report_page.c) ------------------------------------- */
 
 void report_add_runs(report_text *text, const report *r);
 void report_add_bench(report_text *text, const report *r);
+/* The benchmark that a row comes from; REPORT_BENCHES: none. */
+report_bench report_bench_of(const json_t *row);
+/* The rows of one benchmark as a page of their own, with the command line that made them. */
+FV_NODISCARD fv_status report_bench_page(fv_context *ctx, const char *path, const cli_args *args,
+                                         json_t *rows);
 /* Generated sequences. */
 void report_add_generated(report_text *text, const report *r);
 /* Pictures as data URIs. FV_ERR_FILE: one cannot be read. */
 FV_NODISCARD fv_status report_add_pictures(report_text *text, const report *r);
+/* Finishes a page and writes it. */
+FV_NODISCARD fv_status report_write(fv_context *ctx, const char *path, const report_text *text);
 /* The page of a command: "report" for `favor report`. */
 void report_add_head(report_text *text, const char *command);
 void report_add_foot(report_text *text, const char *command);

@@ -1,6 +1,6 @@
-/* cli/report_bench.c: benchmarks: time and memory against length, on log-log axes, where a straight line of
- * slope 1 is linear cost and of slope 2 quadratic; then every row. Rows that differ in more than kind and
- * length are kept apart. */
+/* cli/report_bench.c: benchmarks: cost against length or position, on log-log axes, where a straight line of
+ * slope 1 is linear cost and of slope 2 quadratic; then every row, and what it was measured with. Rows that
+ * differ in more than kind and length are kept apart. */
 #include "report.h"
 #include <math.h>
 #include <string.h>
@@ -13,40 +13,144 @@ typedef struct field {
 } field;
 
 static const field attention_fields[] = {
-    {"kind", "kind", false, REPORT_PLAIN},         {"causal", "causal", true, REPORT_PLAIN},
-    {"pass", "pass", true, REPORT_PLAIN},          {"length", "length", false, REPORT_COUNT},
-    {"heads", "heads", true, REPORT_COUNT},        {"dim", "head width", true, REPORT_COUNT},
-    {"features", "features", false, REPORT_COUNT}, {"threads", "threads", true, REPORT_COUNT},
-    {"dtype", "dtype", true, REPORT_PLAIN},        {"ms_median", "median", false, REPORT_MS},
-    {"gflops", "GFLOP/s", false, REPORT_COUNT},    {"share_of_peak", "of sgemm peak", false, REPORT_PERCENT},
+    {"kind", "kind", false, REPORT_PLAIN},
+    {"causal", "causal", true, REPORT_PLAIN},
+    {"pass", "pass", true, REPORT_PLAIN},
+    {"length", "length", false, REPORT_COUNT},
+    {"heads", "heads", true, REPORT_COUNT},
+    {"dim", "head width", true, REPORT_COUNT},
+    {"features", "features", false, REPORT_COUNT},
+    {"threads", "threads", true, REPORT_COUNT},
+    {"dtype", "dtype", true, REPORT_PLAIN},
+    {"options", "options", true, REPORT_PLAIN},
+    {"ms_median", "median", false, REPORT_MS},
+    {"ms_min", "smallest", false, REPORT_MS},
+    {"ms_max", "largest", false, REPORT_MS},
+    {"gflops", "GFLOP/s", false, REPORT_COUNT},
+    {"share_of_peak", "of P", false, REPORT_PERCENT},
     {"peak_bytes", "memory", false, REPORT_BYTES},
 };
 
 static const field training_fields[] = {
     {"kind", "kind", false, REPORT_PLAIN},         {"length", "length", false, REPORT_COUNT},
-    {"batch", "batch", true, REPORT_COUNT},        {"layers", "layers", true, REPORT_COUNT},
-    {"d_model", "channels", true, REPORT_COUNT},   {"heads", "heads", true, REPORT_COUNT},
-    {"ffn", "feed-forward", true, REPORT_COUNT},   {"features", "features", false, REPORT_COUNT},
-    {"threads", "threads", true, REPORT_COUNT},    {"dtype", "dtype", true, REPORT_PLAIN},
-    {"ms_median", "median", false, REPORT_MS},     {"tokens_per_s", "tokens/s", false, REPORT_COUNT},
-    {"gflops", "GFLOP/s", false, REPORT_COUNT},    {"share_of_peak", "of sgemm peak", false, REPORT_PERCENT},
+    {"task", "task", true, REPORT_PLAIN},          {"batch", "batch", true, REPORT_COUNT},
+    {"layers", "layers", true, REPORT_COUNT},      {"d_model", "channels", true, REPORT_COUNT},
+    {"heads", "heads", true, REPORT_COUNT},        {"ffn", "feed-forward", true, REPORT_COUNT},
+    {"features", "features", false, REPORT_COUNT}, {"threads", "threads", true, REPORT_COUNT},
+    {"dtype", "dtype", true, REPORT_PLAIN},        {"options", "options", true, REPORT_PLAIN},
+    {"ms_median", "median", false, REPORT_MS},     {"ms_min", "smallest", false, REPORT_MS},
+    {"ms_max", "largest", false, REPORT_MS},       {"tokens_per_s", "tokens/s", false, REPORT_COUNT},
+    {"gflops", "GFLOP/s", false, REPORT_COUNT},    {"share_of_peak", "of P", false, REPORT_PERCENT},
     {"peak_bytes", "memory", false, REPORT_BYTES},
 };
 
-typedef struct table {
+static const field decode_fields[] = {
+    {"kind", "kind", false, REPORT_PLAIN},
+    {"position", "position", false, REPORT_COUNT},
+    {"batch", "streams", true, REPORT_COUNT},
+    {"layers", "layers", true, REPORT_COUNT},
+    {"d_model", "channels", true, REPORT_COUNT},
+    {"heads", "heads", true, REPORT_COUNT},
+    {"ffn", "feed-forward", true, REPORT_COUNT},
+    {"features", "features", false, REPORT_COUNT},
+    {"threads", "threads", true, REPORT_COUNT},
+    {"dtype", "dtype", true, REPORT_PLAIN},
+    {"options", "options", true, REPORT_PLAIN},
+    {"ms_per_token", "a token", false, REPORT_MS},
+    {"ms_min", "smallest", false, REPORT_MS},
+    {"ms_max", "largest", false, REPORT_MS},
+    {"bytes_per_token", "it reads", false, REPORT_BYTES},
+    {"bandwidth_gbs", "GB/s", false, REPORT_PLAIN},
+    {"share_of_bandwidth", "of memory's rate", false, REPORT_PERCENT},
+    {"prefill_tokens_per_s", "prompt tokens/s", false, REPORT_COUNT},
+    {"peak_bytes", "memory", false, REPORT_BYTES},
+};
+
+/* One chart a group. */
+typedef struct view {
+    const char *key, *low, *high; /* a band from low to high; NULL: none */
     const char *title;
+    report_unit unit;
+    bool cost; /* log-log, with guides; else a share over log lengths, from 0 */
+} view;
+
+enum { VIEWS = 3 };
+
+typedef struct table {
+    const char *title, *words;
+    const char *x, *x_label;
     const field *fields;
     int count;
-    const json_t *rows;
+    view views[VIEWS];
 } table;
+
+#define COST_WORDS                                                                                           \
+    "Axes of time and memory are logarithmic: cost linear in the length has slope 1, quadratic cost slope "  \
+    "2, the "                                                                                                \
+    "thin lines. Bands reach from the smallest to the largest time."
+#define PEAK_WORDS " Shares are of the matrix-multiply rate P reached in the same run."
+
+static const table tables[REPORT_BENCHES] = {
+    [REPORT_TRAINING] = {"One training step",
+                         COST_WORDS PEAK_WORDS,
+                         "length",
+                         "tokens",
+                         training_fields,
+                         CLI_COUNT(training_fields),
+                         {{"ms_median", "ms_min", "ms_max", "Time", REPORT_MS, true},
+                          {"peak_bytes", NULL, NULL, "Peak memory", REPORT_BYTES, true},
+                          {"share_of_peak", NULL, NULL, "Share of P", REPORT_PERCENT, false}}},
+    [REPORT_ATTENTION] = {"One attention call",
+                          COST_WORDS PEAK_WORDS,
+                          "length",
+                          "tokens",
+                          attention_fields,
+                          CLI_COUNT(attention_fields),
+                          {{"ms_median", "ms_min", "ms_max", "Time", REPORT_MS, true},
+                           {"peak_bytes", NULL, NULL, "Peak memory", REPORT_BYTES, true},
+                           {"share_of_peak", NULL, NULL, "Share of P", REPORT_PERCENT, false}}},
+    [REPORT_DECODE] = {"One token of a stream",
+                       COST_WORDS
+                       " Shares are of the rate at which memory is read, measured in the same run; above "
+                       "100 % the weights stay in caches.",
+                       "position",
+                       "position",
+                       decode_fields,
+                       CLI_COUNT(decode_fields),
+                       {{"ms_per_token", "ms_min", "ms_max", "Time a token", REPORT_MS, true},
+                        {"bytes_per_token", NULL, NULL, "Bytes a token reads", REPORT_BYTES, true},
+                        {"share_of_bandwidth", NULL, NULL, "Share of memory's rate", REPORT_PERCENT, false}}},
+};
+
+/* What tells rows of the benchmarks apart: the first of these fields that a row has. */
+static const struct {
+    const char *mark;
+    report_bench bench;
+} marks[] = {{"position", REPORT_DECODE}, {"layers", REPORT_TRAINING}, {"length", REPORT_ATTENTION}};
+
+report_bench report_bench_of(const json_t *row)
+{
+    int i = 0;
+    while (i < CLI_COUNT(marks) && json_object_get(row, marks[i].mark) == NULL)
+        i++;
+    if (i == CLI_COUNT(marks) || !json_is_string(json_object_get(row, "kind")) ||
+        !json_is_number(json_object_get(row, tables[marks[i].bench].x)))
+        return REPORT_BENCHES;
+    return marks[i].bench;
+}
 
 /* ---- groups -------------------------------------------------------------------------------------- */
 
 typedef struct label {
-    char text[256];
+    char text[512];
 } label;
 
-/* "causal, forward, 8 heads, 64 head width, 2 threads, f32" */
+static bool is_missing(const json_t *value)
+{
+    return value == NULL || json_is_null(value) || (json_is_string(value) && json_string_length(value) == 0);
+}
+
+/* "causal, forward, heads 8, head width 64, threads 2, f32" */
 static label group_of(const table *t, const json_t *row)
 {
     label name = {""};
@@ -55,7 +159,7 @@ static label group_of(const table *t, const json_t *row)
         const json_t *value = json_object_get(row, f->key);
         size_t used = strlen(name.text);
         const char *comma = used > 0 ? ", " : "";
-        if (!f->group)
+        if (!f->group || is_missing(value))
             continue;
         if (json_is_boolean(value))
             snprintf(name.text + used, sizeof name.text - used, "%s%s", comma,
@@ -69,48 +173,82 @@ static label group_of(const table *t, const json_t *row)
     return name;
 }
 
+static bool same_group(const table *t, const json_t *a, const json_t *b)
+{
+    return strcmp(group_of(t, a).text, group_of(t, b).text) == 0;
+}
+
 /* Whether an earlier row has the group of row `index`. */
-static bool is_known(const table *t, size_t index, const label *group)
+static bool is_known(const table *t, const json_t *rows, size_t index)
 {
     for (size_t i = 0; i < index; i++)
-        if (strcmp(group_of(t, json_array_get(t->rows, i)).text, group->text) == 0)
+        if (same_group(t, json_array_get(rows, i), json_array_get(rows, index)))
             return true;
     return false;
 }
 
-static void add_chart(report_text *text, const table *t, const label *group, const char *key,
-                      const char *title, report_unit unit)
+static double number(const json_t *row, const char *key)
 {
-    report_chart chart = {
-        .title = title, .x_label = "tokens", .x_unit = REPORT_COUNT, .y_unit = unit, .log = true};
+    const json_t *value = key != NULL ? json_object_get(row, key) : NULL;
+    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+}
+
+/* A line of the chart: the kind, with its features where rows of the group differ in them. */
+static label series_of(const table *t, const json_t *rows, const json_t *row)
+{
+    label name;
+    size_t index;
+    const json_t *other, *kind = json_object_get(row, "kind");
+    double features = number(row, "features");
+    snprintf(name.text, sizeof name.text, "%s", json_string_value(kind));
+    json_array_foreach(rows, index, other)
+    {
+        if (number(other, "features") == features || !json_equal(json_object_get(other, "kind"), kind) ||
+            !same_group(t, other, row))
+            continue;
+        snprintf(name.text, sizeof name.text, "%s, %.0f features", json_string_value(kind), features);
+        return name;
+    }
+    return name;
+}
+
+static void add_chart(report_text *text, const table *t, const json_t *rows, const json_t *first,
+                      const view *v)
+{
+    report_chart chart = {.title = v->title,
+                          .x_label = t->x_label,
+                          .x_unit = REPORT_COUNT,
+                          .y_unit = v->unit,
+                          .log = v->cost,
+                          .log_x = true,
+                          .from_zero = !v->cost,
+                          .guides = v->cost};
     size_t index;
     const json_t *row;
-    json_array_foreach(t->rows, index, row)
+    json_array_foreach(rows, index, row)
     {
-        if (strcmp(group_of(t, row).text, group->text) != 0)
+        if (!same_group(t, row, first))
             continue;
-        const char *kind = json_string_value(json_object_get(row, "kind"));
-        report_point_add(&chart, report_series_of(&chart, kind != NULL ? kind : "?"),
-                         json_number_value(json_object_get(row, "length")),
-                         json_number_value(json_object_get(row, key)));
+        double y = number(row, v->key), low = number(row, v->low), high = number(row, v->high);
+        report_series *series = report_series_of(&chart, series_of(t, rows, row).text);
+        report_point_add_band(&chart, series, number(row, t->x), y, low, high);
     }
     report_chart_write(text, &chart);
 }
 
-static void add_groups(report_text *text, const table *t)
+static void add_groups(report_text *text, const table *t, const json_t *rows)
 {
     size_t index;
     const json_t *row;
-    json_array_foreach(t->rows, index, row)
+    json_array_foreach(rows, index, row)
     {
-        label group = group_of(t, row);
-        if (is_known(t, index, &group))
+        if (is_known(t, rows, index))
             continue;
         report_add(text, "<h3>");
-        report_add_escaped(text, group.text);
+        report_add_escaped(text, group_of(t, row).text);
         report_add(text, "</h3>\n<div class=\"charts\">\n");
-        add_chart(text, t, &group, "ms_median", "Time", REPORT_MS);
-        add_chart(text, t, &group, "peak_bytes", "Peak memory", REPORT_BYTES);
+        for (int v = 0; v < VIEWS; v++)
+            add_chart(text, t, rows, row, &t->views[v]);
         report_add(text, "</div>\n");
     }
 }
@@ -123,30 +261,33 @@ static void add_cell(report_text *text, const field *f, const json_t *value)
     report_add(text, "<td>");
     if (json_is_boolean(value))
         report_add(text, "%s", json_is_true(value) ? "yes" : "no");
+    else if (is_missing(value))
+        report_add(text, "&ndash;");
     else if (json_is_string(value))
         report_add_escaped(text, json_string_value(value));
-    else if (!json_is_number(value))
-        report_add(text, "&ndash;");
     else if (f->unit == REPORT_BYTES)
         report_add(text, "%s", cli_bytes(x).text);
     else if (f->unit == REPORT_PERCENT)
         report_add(text, "%.0f %%", 100 * x);
     else if (f->unit == REPORT_MS)
         report_add(text, "%.*f ms", x < 10 ? 2 : x < 100 ? 1 : 0, x);
+    else if (f->unit == REPORT_PLAIN)
+        report_add(text, "%.4g", x);
     else
         report_add(text, "%.0f", x);
     report_add(text, "</td>");
 }
 
-static void add_rows(report_text *text, const table *t)
+static void add_rows(report_text *text, const table *t, const json_t *rows, bool open)
 {
     size_t index;
     const json_t *row;
-    report_add(text, "<details><summary>All figures</summary><div class=\"wide\"><table>\n<tr>");
+    report_add(text, "<details%s><summary>All figures</summary><div class=\"wide\"><table>\n<tr>",
+               open ? " open" : "");
     for (int i = 0; i < t->count; i++)
         report_add(text, "<th>%s</th>", t->fields[i].heading);
     report_add(text, "</tr>\n");
-    json_array_foreach(t->rows, index, row)
+    json_array_foreach(rows, index, row)
     {
         report_add(text, "<tr>");
         for (int i = 0; i < t->count; i++)
@@ -156,23 +297,97 @@ static void add_rows(report_text *text, const table *t)
     report_add(text, "</table></div></details>\n");
 }
 
-static void add_table(report_text *text, const table *t)
+/* ---- what they were measured with ------------------------------------------------------------------------ */
+
+static const char *string(const json_t *row, const char *key)
 {
-    if (json_array_size(t->rows) == 0)
+    const char *value = json_string_value(json_object_get(row, key));
+    return value != NULL ? value : "";
+}
+
+/* "AMD EPYC, kernels avx512, oneDNN 2.6.3, favor 0.1.0, 2026-11-23T08:00:00Z: P = 224.1 GFLOP/s on 2 threads";
+ * empty for rows that do not say it. */
+static label setting_of(const json_t *row)
+{
+    label text = {""};
+    double peak = number(row, "sgemm_gflops"), read = number(row, "read_gbs");
+    double threads = number(row, "threads");
+    bool is_peak = isfinite(peak);
+    if (string(row, "machine")[0] != '\0')
+        snprintf(text.text, sizeof text.text, "%s, kernels %s, %s, favor %s, %s: %s %.1f %s on %.0f %s",
+                 string(row, "machine"), string(row, "kernels"), string(row, "gemm"), string(row, "favor"),
+                 string(row, "date"), is_peak ? "P =" : "memory is read at", is_peak ? peak : read,
+                 is_peak ? "GFLOP/s" : "GB/s", threads, threads > 1 ? "threads" : "thread");
+    return text;
+}
+
+/* Each of them once. */
+static void add_settings(report_text *text, const json_t *rows)
+{
+    size_t index;
+    const json_t *row;
+    json_array_foreach(rows, index, row)
+    {
+        label setting = setting_of(row);
+        bool known = setting.text[0] == '\0';
+        for (size_t i = 0; i < index && !known; i++)
+            known = strcmp(setting_of(json_array_get(rows, i)).text, setting.text) == 0;
+        if (known)
+            continue;
+        report_add(text, "<p>");
+        report_add_escaped(text, setting.text);
+        report_add(text, "</p>\n");
+    }
+}
+
+/* ---- sections -------------------------------------------------------------------------------------------- */
+
+static void add_table(report_text *text, const table *t, const json_t *rows, bool open)
+{
+    if (json_array_size(rows) == 0)
         return;
-    report_add(
-        text,
-        "<section><h2>%s</h2>\n<p>Both axes are logarithmic: cost linear in the length has slope 1, "
-        "quadratic cost slope 2. Shares are of the matrix-multiply rate reached in the same run.</p>\n",
-        t->title);
-    add_groups(text, t);
-    add_rows(text, t);
+    report_add(text, "<section><h2>%s</h2>\n<p>%s</p>\n", t->title, t->words);
+    add_groups(text, t, rows);
+    add_rows(text, t, rows, open);
+    add_settings(text, rows);
     report_add(text, "</section>\n");
 }
 
 void report_add_bench(report_text *text, const report *r)
 {
-    add_table(text, &(table){"One training step", training_fields, CLI_COUNT(training_fields), r->training});
-    add_table(text,
-              &(table){"One attention call", attention_fields, CLI_COUNT(attention_fields), r->attention});
+    for (int i = 0; i < REPORT_BENCHES; i++)
+        add_table(text, &tables[i], r->bench[i], r->open);
+}
+
+/* A word as a shell reads it. */
+static void add_word(report_text *text, const char *word)
+{
+    bool plain = word[0] != '\0' && strpbrk(word, " \t\n'\"\\$&;|<>()*?[]#~`!{}") == NULL;
+    report_add(text, plain ? " " : " '");
+    for (const char *quote; !plain && (quote = strchr(word, '\'')) != NULL; word = quote + 1) {
+        label piece;
+        snprintf(piece.text, sizeof piece.text, "%.*s", (int)(quote - word), word);
+        report_add_escaped(text, piece.text);
+        report_add(text, "'\\''");
+    }
+    report_add_escaped(text, word);
+    report_add(text, plain ? "" : "'");
+}
+
+fv_status report_bench_page(fv_context *ctx, const char *path, const cli_args *args, json_t *rows)
+{
+    report r = {.open = true};
+    report_text text = {0};
+    const char *command = cli_args_command(args)->name, *word;
+    r.bench[report_bench_of(json_array_get(rows, 0))] = rows;
+    report_add_head(&text, command);
+    report_add(&text, "<p><code>favor %s", command);
+    for (int i = 0; (word = cli_word(args, i)) != NULL; i++)
+        add_word(&text, word);
+    report_add(&text, "</code></p>\n");
+    report_add_bench(&text, &r);
+    report_add_foot(&text, command);
+    fv_status status = report_write(ctx, path, &text);
+    report_free(&text);
+    return status;
 }

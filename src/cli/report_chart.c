@@ -40,8 +40,8 @@ void report_point_add(report_chart *chart, report_series *series, double x, doub
 void report_point_add_band(report_chart *chart, report_series *series, double x, double y, double low,
                            double high)
 {
-    bool log_y = chart->log || chart->log_y;
-    if (series == NULL || !isfinite(x) || !isfinite(y) || (chart->log && !(x > 0)) || (log_y && !(y > 0)))
+    bool log_x = chart->log || chart->log_x, log_y = chart->log || chart->log_y;
+    if (series == NULL || !isfinite(x) || !isfinite(y) || (log_x && !(x > 0)) || (log_y && !(y > 0)))
         return;
     if (!isfinite(low) || !isfinite(high))
         low = high = y;
@@ -110,7 +110,7 @@ static axis make_axis(const report_chart *chart, bool y)
 {
     axis a = {.low = (double)INFINITY,
               .high = -(double)INFINITY,
-              .log = chart->log || (y && chart->log_y),
+              .log = chart->log || (y ? chart->log_y : chart->log_x),
               .unit = y ? chart->y_unit : chart->x_unit};
     for (int s = 0; s < chart->count; s++)
         for (int i = 0; i < chart->series[s].count; i++) {
@@ -118,6 +118,8 @@ static axis make_axis(const report_chart *chart, bool y)
             a.low = fmin(a.low, y ? p->low : p->x);
             a.high = fmax(a.high, y ? p->high : p->x);
         }
+    if (y && chart->from_zero)
+        a.low = fmin(a.low, 0);
     if (a.log)
         log_ticks(&a, a.unit == REPORT_MS || a.unit == REPORT_PLAIN ? 10 : 2);
     else
@@ -250,6 +252,28 @@ static void draw_series(report_text *t, const report_chart *chart, const report_
     }
 }
 
+/* Lines of slope 1 and 2 on log axes from the highest of the leftmost points, up to where they leave the chart. */
+static void draw_guides(report_text *t, const report_chart *chart, const axis *x, const axis *y)
+{
+    double left = x->high, first = y->low;
+    for (int s = 0; s < chart->count; s++)
+        for (int i = 0; i < chart->series[s].count; i++) {
+            const report_point *p = &chart->series[s].points[i];
+            if (p->x < left || (p->x == left && p->y > first))
+                left = p->x, first = p->y;
+        }
+    for (int slope = 1; slope <= 2; slope++) {
+        double right = fmin(x->high, left * pow(y->high / first, 1.0 / slope));
+        double top = first * pow(right / left, slope);
+        if (!(right > left))
+            continue;
+        report_add(t, "<line class=\"guide\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>",
+                   x_of(x, left), y_of(y, first), x_of(x, right), y_of(y, top));
+        report_add(t, "<text class=\"tick\" text-anchor=\"end\" x=\"%.1f\" y=\"%.1f\">slope %d</text>\n",
+                   x_of(x, right) - 6, y_of(y, top) + 12, slope);
+    }
+}
+
 static bool is_empty(const report_chart *chart)
 {
     int points = 0;
@@ -273,6 +297,8 @@ void report_chart_write(report_text *t, report_chart *chart)
         draw_legend(t, chart, false);
         report_add(t, "<g transform=\"translate(0,%d)\">\n", lower);
         draw_axes(t, chart, &x, &y);
+        if (chart->guides && x.log && y.log)
+            draw_guides(t, chart, &x, &y);
         for (int s = 0; s < chart->count; s++)
             draw_series(t, chart, &chart->series[s], &x, &y);
         report_add(t, "</g></svg></figure>\n");

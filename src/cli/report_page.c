@@ -33,7 +33,7 @@ static const char head[] =
     ".grid{stroke:var(--line)}.mark{stroke:var(--soft)}\n"
     ".line{fill:none;stroke-width:2.2;stroke-linejoin:round;stroke-linecap:round}.thin{stroke-width:1.2;"
     "opacity:.75}\n"
-    ".band{opacity:.16;stroke:none}\n"
+    ".band{opacity:.16;stroke:none}.guide{stroke:var(--soft);stroke-width:.8;opacity:.6}\n"
     ".dashed{stroke-dasharray:6 5}.dot{stroke:var(--card);stroke-width:1}\n"
     ".line.s0{stroke:var(--s0)}.line.s1{stroke:var(--s1)}.line.s2{stroke:var(--s2)}.line.s3{stroke:var(--s3)}"
     "\n"
@@ -73,6 +73,13 @@ void report_add_foot(report_text *text, const char *command)
     report_add(text,
                "<footer>Written by favor %s; everything is inside this file.</footer>\n</body></html>\n",
                command);
+}
+
+fv_status report_write(fv_context *ctx, const char *path, const report_text *text)
+{
+    if (text->failed)
+        return cli_fail(FV_ERR_RESOURCE, "out of memory for the page");
+    return fv_file_write(ctx, path, text->data, text->count);
 }
 
 /* ---- generated sequences ------------------------------------------------------------------------- */

@@ -3,7 +3,8 @@ check 'attention: lists multiply, fields as documented' 'favor bench attention -
 --heads 2 --dim 8 --features 16 --threads 1,2 --dtype f32,bf16 --causal --repeat 1 --json 2>/dev/null | python3 -c "
 import json, sys
 rows = json.load(sys.stdin)
-fields = \"kind causal pass length heads dim features threads dtype ms_median ms_min ms_max gflops share_of_peak peak_bytes\"
+fields = \"kind causal pass length heads dim features threads dtype ms_median ms_min ms_max gflops share_of_peak peak_bytes \\
+repeats sgemm_gflops options machine kernels gemm favor date\"
 assert len(rows) == 3 * 2 * 2 * 2 * 2 and all(list(row) == fields.split() for row in rows)
 for row in rows:
     assert row[\"causal\"] is True and row[\"ms_min\"] <= row[\"ms_median\"] <= row[\"ms_max\"] and row[\"peak_bytes\"] > 0
@@ -14,9 +15,29 @@ check 'train: fields as documented' 'favor bench train --attention relu --length
 --ffn 16 --dtype bf16 --repeat 1 --json 2>/dev/null | python3 -c "
 import json, sys
 (row,) = json.load(sys.stdin)
-fields = \"kind length batch layers d_model heads ffn features threads dtype ms_median tokens_per_s gflops share_of_peak peak_bytes\"
+fields = \"kind length batch layers d_model heads ffn features threads dtype ms_median tokens_per_s gflops share_of_peak peak_bytes \\
+ms_min ms_max repeats task sgemm_gflops options machine kernels gemm favor date\"
 assert list(row) == fields.split() and row[\"dtype\"] == \"bf16\"
 assert abs(row[\"tokens_per_s\"] * row[\"ms_median\"] / 1e3 - 32) < 1e-3"'
+check 'decode: fields as documented, bytes that grow with the keys' 'favor bench decode --attention exact,relu --length 33,65 --batch 1,2 --layers 1 \
+--d-model 16 --heads 2 --ffn 16 --threads 1 --repeat 2 --json 2>/dev/null | python3 -c "
+import json, sys
+rows = json.load(sys.stdin)
+fields = \"kind position batch layers d_model heads ffn features threads dtype ms_per_token bytes_per_token bandwidth_gbs share_of_bandwidth \\
+tokens_per_s prefill_tokens_per_s ms_min ms_max parameters repeats peak_bytes read_gbs options machine kernels gemm favor date\"
+assert len(rows) == 2 * 2 * 2 and all(list(row) == fields.split() for row in rows)
+read = {(r[\"kind\"], r[\"position\"], r[\"batch\"]): r[\"bytes_per_token\"] for r in rows}
+for b in (1, 2):
+    assert read[\"exact\", 65, b] - read[\"exact\", 33, b] == 32 * 2 * 16 * 4 # keys and values
+    assert read[\"relu\", 65, b] - read[\"relu\", 33, b] == 32 * 0
+for r in rows:
+    assert abs(r[\"bandwidth_gbs\"] * r[\"ms_per_token\"] * 1e6 / r[\"bytes_per_token\"] - 1) < 1e-6
+    assert abs(r[\"bandwidth_gbs\"] / r[\"read_gbs\"] / r[\"share_of_bandwidth\"] - 1) < 1e-6"'
+check 'settings that are no field are told' 'favor bench train --attention relu --length 16 --layers 1 --d-model 16 --heads 2 --ffn 16 \
+--repeat 1 --task lm --gate --chunk 8 --set weight_decay=0.25 --json 2>/dev/null | python3 -c "
+import json, sys
+(row,) = json.load(sys.stdin)
+assert row[\"options\"] == \"set=weight_decay=0.25 chunk=8 gate=true\" and row[\"task\"] == \"lm\", row"'
 q 'favor bench attention --attention exact --length 4294967296 --heads 64'
 check 'auto: a kind that is there, chosen for the length' 'favor bench attention --attention auto --length 16,65536 --heads 1 --dim 4 \
 --features 8 --pass forward --repeat 1 --json 2>said | python3 -c "
@@ -28,6 +49,9 @@ q 'favor bench attention --length 16,x'
 q 'favor bench attention --attention bogus'
 t 'favor bench attention --dtype f16'
 q 'favor bench train --threads 0'
+q 'favor bench decode --attention linformer'
+q 'favor bench decode --set max_position_embeddings=8 --length 64 --layers 1 --d-model 16 --heads 2 --ffn 16'
+q 'favor bench decode --length 1099511627776'
 # More and more repetitions, until the bench lasts long enough to tell how far it is.
 check 'progress counts lines' 'for repeat in 30000 100000 300000 1000000; do
 favor bench attention --attention relu --length 64 --heads 1 --dim 8 --features 16 --threads 1 --repeat $repeat 2>err >out
