@@ -104,7 +104,8 @@ typedef struct cli_command {
 
 extern const cli_command cli_train, cli_eval, cli_generate, cli_data, cli_info, cli_man, cli_completion;
 extern const cli_command cli_apply, cli_approx, cli_attend, cli_report;
-extern const cli_command cli_bench_attention, cli_bench_train, cli_bench_decode, cli_bench_compare;
+extern const cli_command cli_bench_attention, cli_bench_train, cli_bench_decode, cli_bench_lengths,
+    cli_bench_compare;
 
 /* The table of commands, NULL past its end; by name or alias, NULL if there is none. */
 const cli_command *cli_command_at(int index);

@@ -13,10 +13,22 @@
 
 /* The commands, in the order --help shows them. */
 static const cli_command *const commands[] = {
-    &cli_train,        &cli_eval,          &cli_generate,        &cli_apply,
-    &cli_attend,       &cli_approx,        &cli_bench_attention, &cli_bench_train,
-    &cli_bench_decode, &cli_bench_compare, &cli_report,          &cli_data,
-    &cli_info,         &cli_man,           &cli_completion,
+    &cli_train,
+    &cli_eval,
+    &cli_generate,
+    &cli_apply,
+    &cli_attend,
+    &cli_approx,
+    &cli_bench_attention,
+    &cli_bench_train,
+    &cli_bench_decode,
+    &cli_bench_lengths,
+    &cli_bench_compare,
+    &cli_report,
+    &cli_data,
+    &cli_info,
+    &cli_man,
+    &cli_completion,
 };
 
 const cli_command *cli_command_at(int index)

@@ -69,6 +69,7 @@ typedef enum report_bench {
     REPORT_TRAINING,
     REPORT_ATTENTION,
     REPORT_DECODE,
+    REPORT_LENGTHS,
     REPORT_BENCHES /* how many */
 } report_bench;
 

@@ -66,6 +66,31 @@ static const field decode_fields[] = {
     {"peak_bytes", "memory", false, REPORT_BYTES},
 };
 
+static const field lengths_fields[] = {
+    {"model", "model", true, REPORT_PLAIN},
+    {"kind", "kind", false, REPORT_PLAIN},
+    {"pass", "pass", true, REPORT_PLAIN},
+    {"length", "length", false, REPORT_COUNT},
+    {"batch", "batch", true, REPORT_COUNT},
+    {"layers", "layers", true, REPORT_COUNT},
+    {"d_model", "channels", true, REPORT_COUNT},
+    {"heads", "heads", true, REPORT_COUNT},
+    {"ffn", "feed-forward", true, REPORT_COUNT},
+    {"features", "features", false, REPORT_COUNT},
+    {"threads", "threads", true, REPORT_COUNT},
+    {"dtype", "dtype", true, REPORT_PLAIN},
+    {"options", "options", true, REPORT_PLAIN},
+    {"ms_median", "median", false, REPORT_MS},
+    {"ms_min", "smallest", false, REPORT_MS},
+    {"ms_max", "largest", false, REPORT_MS},
+    {"tokens_per_s", "tokens/s", false, REPORT_COUNT},
+    {"gflops", "GFLOP/s", false, REPORT_COUNT},
+    {"share_of_peak", "of P", false, REPORT_PERCENT},
+    {"peak_bytes", "memory", false, REPORT_BYTES},
+    {"memory_bytes", "to fit into", false, REPORT_BYTES},
+    {"max_length", "longest that fits", false, REPORT_COUNT},
+};
+
 /* One chart a group. */
 typedef struct view {
     const char *key, *low, *high; /* a band from low to high; NULL: none */
@@ -120,13 +145,27 @@ static const table tables[REPORT_BENCHES] = {
                        {{"ms_per_token", "ms_min", "ms_max", "Time a token", REPORT_MS, true},
                         {"bytes_per_token", NULL, NULL, "Bytes a token reads", REPORT_BYTES, true},
                         {"share_of_bandwidth", NULL, NULL, "Share of memory's rate", REPORT_PERCENT, false}}},
+    [REPORT_LENGTHS] =
+        {"Models over lengths",
+         "After figure 3 of the Performer paper; identity is its X (OPT), attention that returns "
+         "the values. " COST_WORDS PEAK_WORDS,
+         "length",
+         "tokens",
+         lengths_fields,
+         CLI_COUNT(lengths_fields),
+         {{"ms_median", "ms_min", "ms_max", "Time", REPORT_MS, true},
+          {"peak_bytes", NULL, NULL, "Peak memory", REPORT_BYTES, true},
+          {"share_of_peak", NULL, NULL, "Share of P", REPORT_PERCENT, false}}},
 };
 
 /* What tells rows of the benchmarks apart: the first of these fields that a row has. */
 static const struct {
     const char *mark;
     report_bench bench;
-} marks[] = {{"position", REPORT_DECODE}, {"layers", REPORT_TRAINING}, {"length", REPORT_ATTENTION}};
+} marks[] = {{"model", REPORT_LENGTHS},
+             {"position", REPORT_DECODE},
+             {"layers", REPORT_TRAINING},
+             {"length", REPORT_ATTENTION}};
 
 report_bench report_bench_of(const json_t *row)
 {
@@ -191,6 +230,12 @@ static double number(const json_t *row, const char *key)
 {
     const json_t *value = key != NULL ? json_object_get(row, key) : NULL;
     return json_is_number(value) ? json_number_value(value) : (double)NAN;
+}
+
+static const char *string(const json_t *row, const char *key)
+{
+    const char *value = json_string_value(json_object_get(row, key));
+    return value != NULL ? value : "";
 }
 
 /* A line of the chart: the kind, with its features where rows of the group differ in them. */
@@ -297,13 +342,21 @@ static void add_rows(report_text *text, const table *t, const json_t *rows, bool
     report_add(text, "</table></div></details>\n");
 }
 
-/* ---- what they were measured with ------------------------------------------------------------------------ */
+/* ---- longest sequences ------------------------------------------------------------------------------- */
 
-static const char *string(const json_t *row, const char *key)
+/* "regular exact, 2 threads, f32: 41210 tokens in 4.00 GiB"; empty for rows of other benchmarks. */
+static label longest_of(const json_t *row)
 {
-    const char *value = json_string_value(json_object_get(row, key));
-    return value != NULL ? value : "";
+    label text = {""};
+    double longest = number(row, "max_length");
+    if (isfinite(longest))
+        snprintf(text.text, sizeof text.text, "%s %s, threads %.0f, %s: %.0f tokens in %s",
+                 string(row, "model"), string(row, "kind"), number(row, "threads"), string(row, "dtype"),
+                 longest, cli_bytes(number(row, "memory_bytes")).text);
+    return text;
 }
+
+/* ---- what they were measured with ------------------------------------------------------------------------ */
 
 /* "AMD EPYC, kernels avx512, oneDNN 2.6.3, favor 0.1.0, 2026-11-23T08:00:00Z: P = 224.1 GFLOP/s on 2 threads";
  * empty for rows that do not say it. */
@@ -321,23 +374,27 @@ static label setting_of(const json_t *row)
     return text;
 }
 
-/* Each of them once. */
-static void add_settings(report_text *text, const json_t *rows)
+/* What `say` tells of the rows, each of it once, as a list under `heading`. */
+static void add_once(report_text *text, const char *heading, const json_t *rows,
+                     label (*say)(const json_t *row))
 {
     size_t index;
     const json_t *row;
+    bool begun = false;
     json_array_foreach(rows, index, row)
     {
-        label setting = setting_of(row);
-        bool known = setting.text[0] == '\0';
+        label words = say(row);
+        bool known = words.text[0] == '\0';
         for (size_t i = 0; i < index && !known; i++)
-            known = strcmp(setting_of(json_array_get(rows, i)).text, setting.text) == 0;
+            known = strcmp(say(json_array_get(rows, i)).text, words.text) == 0;
         if (known)
             continue;
-        report_add(text, "<p>");
-        report_add_escaped(text, setting.text);
-        report_add(text, "</p>\n");
+        report_add(text, "%s%s%s<li>", begun ? "" : "<h3>", begun ? "" : heading, begun ? "" : "</h3>\n<ul>");
+        report_add_escaped(text, words.text);
+        report_add(text, "</li>\n");
+        begun = true;
     }
+    report_add(text, begun ? "</ul>\n" : "");
 }
 
 /* ---- sections -------------------------------------------------------------------------------------------- */
@@ -348,8 +405,9 @@ static void add_table(report_text *text, const table *t, const json_t *rows, boo
         return;
     report_add(text, "<section><h2>%s</h2>\n<p>%s</p>\n", t->title, t->words);
     add_groups(text, t, rows);
+    add_once(text, "Longest sequence of which a training step fits into memory", rows, longest_of);
     add_rows(text, t, rows, open);
-    add_settings(text, rows);
+    add_once(text, "Measured with", rows, setting_of);
     report_add(text, "</section>\n");
 }
 

@@ -10,7 +10,7 @@ enum {
     WIDTH = 560,
     HEIGHT = 330,
     LEFT = 64,
-    RIGHT = 16,
+    RIGHT = 24,
     TOP = 58,
     BOTTOM = 44,
     TICKS_MAX = 16,

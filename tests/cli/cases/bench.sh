@@ -33,6 +33,32 @@ for b in (1, 2):
 for r in rows:
     assert abs(r[\"bandwidth_gbs\"] * r[\"ms_per_token\"] * 1e6 / r[\"bytes_per_token\"] - 1) < 1e-6
     assert abs(r[\"bandwidth_gbs\"] / r[\"read_gbs\"] / r[\"share_of_bandwidth\"] - 1) < 1e-6"'
+figure='favor bench lengths --models small --attention exact,relu --length 16,32,64 --repeat 1 --threads 1 --json'
+export figure
+check 'lengths: fields as documented, curves end where they are told' '$figure --seconds 0 --memory 64M 2>err | python3 -c "
+import json, sys
+rows = json.load(sys.stdin)
+fields = \"kind length batch layers d_model heads ffn features threads dtype model pass ms_median ms_min ms_max tokens_per_s gflops \\
+share_of_peak peak_bytes repeats memory_bytes max_length sgemm_gflops options machine kernels gemm favor date\"
+assert all(list(row) == fields.split() for row in rows)
+assert [(r[\"kind\"], r[\"pass\"], r[\"length\"]) for r in rows] == [(k, p, 16) for k in (\"exact\", \"relu\") for p in (\"forward\", \"forward+backward\")]
+assert all((r[\"layers\"], r[\"d_model\"], r[\"heads\"], r[\"ffn\"], r[\"model\"], r[\"memory_bytes\"]) == (1, 64, 1, 64, \"small\", 64 << 20) for r in rows)
+assert rows[1][\"peak_bytes\"] > rows[0][\"peak_bytes\"]" && grep -c "from 32 tokens on: left out: a pass" err | grep -qx 4'
+check 'lengths: the longest sequence grows with the memory, and nothing longer is trained' 'for memory in 2M 16M 32MiB 67108864; do
+${figure/16,32,64/128,256,512} --seconds 1000 --memory $memory 2>/dev/null; done | python3 -c "
+import json, sys
+decoder, text, runs = json.JSONDecoder(), sys.stdin.read(), []
+while text.strip():
+    rows, end = decoder.raw_decode(text.strip())
+    runs.append(rows)
+    text = text.strip()[end:]
+longest = [{r[\"kind\"]: r[\"max_length\"] for r in rows} for rows in runs]
+for kind in (\"exact\", \"relu\"):
+    a, b, c, d = (l[kind] for l in longest)
+    assert 128 < a < 512 and a < b < c < d and 1.9 < (d - c) / (c - b) < 2.1, longest # affine in the length
+for rows, l in zip(runs, longest):
+    assert all(r[\"length\"] <= l[r[\"kind\"]] for r in rows if r[\"pass\"] == \"forward+backward\")
+    assert sum(r[\"pass\"] == \"forward\" for r in rows) == 6"'
 check 'settings that are no field are told' 'favor bench train --attention relu --length 16 --layers 1 --d-model 16 --heads 2 --ffn 16 \
 --repeat 1 --task lm --gate --chunk 8 --set weight_decay=0.25 --json 2>/dev/null | python3 -c "
 import json, sys
@@ -52,6 +78,10 @@ q 'favor bench train --threads 0'
 q 'favor bench decode --attention linformer'
 q 'favor bench decode --set max_position_embeddings=8 --length 64 --layers 1 --d-model 16 --heads 2 --ffn 16'
 q 'favor bench decode --length 1099511627776'
+t 'favor bench lengths --memory 4X'
+t 'favor bench figure3 --length 64,32'
+q 'favor bench lengths --models large'
+q 'favor bench lengths --memory 0'
 # More and more repetitions, until the bench lasts long enough to tell how far it is.
 check 'progress counts lines' 'for repeat in 30000 100000 300000 1000000; do
 favor bench attention --attention relu --length 64 --heads 1 --dim 8 --features 16 --threads 1 --repeat $repeat 2>err >out

@@ -71,13 +71,14 @@ q "favor bench attention $tiny --compare a.json"
 q "favor bench attention $tiny --out missing/run.json"
 q "favor bench train --attention relu --length 16,32 --layers 1 --d-model 16 --heads 2 --ffn 16 --repeat 1 --html train.html --out train.json"
 q "favor bench decode --attention exact,relu --length 16,32 --layers 1 --d-model 16 --heads 2 --ffn 16 --repeat 1 --html decode.html --out decode.json"
-check 'pages need nothing and say what they show' 'for page in page train decode; do
+q "favor bench lengths --models small --attention identity,relu --length 16,32 --repeat 1 --html lengths.html --out lengths.json"
+check 'pages need nothing and say what they show' 'for page in page train decode lengths; do
 ! grep -E "https?://|<script|<link|src=" $page.html || exit 1
 for word in polyline "slope 1" "slope 2" "<details open>" "favor 0.1.0" "kernels" "favor bench" "20[0-9][0-9]-[0-9][0-9]-"; do grep -q "$word" $page.html || exit 1; done; done
 grep -q "Share of P" page.html && grep -q "P = " train.html && grep -q "memory is read at" decode.html && grep -qF -- "--heads 1 --dim 8" page.html'
 check 'all of them in one report' 'mkdir -p run && echo "{\"step\": 1, \"split\": \"train\", \"loss\": 1}" >run/metrics.jsonl &&
-favor report run --bench run.json train.json decode.json -o report.html --json | grep -q "\"bench_rows\": 14" &&
-for word in "One training step" "One attention call" "One token of a stream"; do grep -q "$word" report.html || exit 1; done'
+favor report run --bench run.json train.json decode.json lengths.json -o report.html --json | grep -q "\"bench_rows\": 22" &&
+for word in "One training step" "One attention call" "One token of a stream" "Models over lengths" "Longest sequence"; do grep -q "$word" report.html || exit 1; done'
 check 'tags are balanced' 'python3 -c "
 from html.parser import HTMLParser
 class Check(HTMLParser):
@@ -86,5 +87,5 @@ class Check(HTMLParser):
         if tag not in (\"meta\", \"img\"): self.stack.append(tag)
     def handle_startendtag(self, tag, attrs): pass
     def handle_endtag(self, tag): assert self.stack.pop() == tag, tag
-for name in (\"page\", \"train\", \"decode\", \"report\"):
+for name in (\"page\", \"train\", \"decode\", \"lengths\", \"report\"):
     page = Check(); page.feed(open(name + \".html\").read()); assert not page.stack"'
