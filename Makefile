@@ -10,7 +10,7 @@ PREFIX ?= /usr/local
 help: ## show this list
 	@echo 'favor: Transformers on long sequences in C'
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  JOBS=N limits parallel jobs, PREFIX=DIR is where `make install` puts things.'
 
@@ -28,9 +28,13 @@ test: build ## build, then run every test
 demo: build ## train on real proteins, evaluate, generate, measure: runs/demo/
 	@tools/demo
 
-bench: build ## speed of attention and of a training step on this machine
+bench: build ## speed of attention, of a training step and of a token on this machine
 	@$(BUILD)/favor bench attention
 	@$(BUILD)/favor bench train
+	@$(BUILD)/favor bench decode
+
+bench-docs: build ## measure at length, write docs/RESULTS.md (on an idle machine)
+	@FAVOR=$(BUILD)/favor tools/bench-docs
 
 install: build ## install under PREFIX (/usr/local); DESTDIR works
 	@cmake --install $(BUILD) --prefix $(PREFIX)
@@ -50,4 +54,4 @@ fuzz: ## fuzz the readers for a minute (Clang)
 clean: ## remove build trees; data/ and runs/ stay
 	@rm -rf $(BUILD) build-* $(BUILD)-configure.log
 
-.PHONY: help deps build test demo bench install fmt lint fuzz clean
+.PHONY: help deps build test demo bench bench-docs install fmt lint fuzz clean
