@@ -129,8 +129,8 @@ const char *const *cli_items(const cli_args *args, const char *name); /* all cli
 int cli_operand_count(const cli_args *args);
 const char *cli_operand(const cli_args *args, int index);
 const char *const *cli_operands(const cli_args *args);
-/* The words behind the command's name as they were given; NULL past the last one. */
-const char *cli_word(const cli_args *args, int index);
+/* The words behind the command's name as they were given; the list ends with NULL. */
+char *const *cli_words(const cli_args *args);
 
 /* Walks the options of a command that are not hidden: *group and *row are the iterator, both 0 at first. */
 const cli_option *cli_option_next(const cli_command *command, int *group, int *row);

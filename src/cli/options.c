@@ -23,8 +23,7 @@ struct cli_args {
     int operand_count;
     const char **items; /* what cli_items returns, option after option */
     char *copies;       /* lists, cut at their commas */
-    int word_count;     /* as they were given */
-    char *const *words;
+    char *const *words; /* as they were given; ends with NULL */
 };
 
 /* ---- rows ------------------------------------------------------------------------------------------- */
@@ -199,46 +198,9 @@ static fv_status push_value(cli_args *args, const cli_option *row, const char *t
     return push(args, row, text);
 }
 
-/* ---- nearest names ------------------------------------------------------------------------------------ */
+/* ---- the command line ---------------------------------------------------------------------------- */
 
 #define WORD_MAX 63
-
-/* Edits (insert, delete, replace, swap of neighbours) from a to b; words longer than WORD_MAX are far. */
-static int distance(const char *a, const char *b)
-{
-    int n = (int)strlen(a), m = (int)strlen(b);
-    int rows[3][WORD_MAX + 1];
-    if (n > WORD_MAX || m > WORD_MAX)
-        return WORD_MAX;
-    for (int j = 0; j <= m; j++)
-        rows[0][j] = j;
-    for (int i = 1; i <= n; i++) {
-        int *now = rows[i % 3], *above = rows[(i + 2) % 3], *above2 = rows[(i + 1) % 3];
-        now[0] = i;
-        for (int j = 1; j <= m; j++) {
-            int best = above[j - 1] + (a[i - 1] != b[j - 1]);
-            best = above[j] + 1 < best ? above[j] + 1 : best;
-            best = now[j - 1] + 1 < best ? now[j - 1] + 1 : best;
-            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-            now[j] = swapped && above2[j - 2] + 1 < best ? above2[j - 2] + 1 : best;
-        }
-    }
-    return rows[n % 3][m];
-}
-
-const char *cli_nearest(const char *word, const char *(*next)(const void *arg, int index), const void *arg)
-{
-    const char *best = NULL, *candidate;
-    int limit = 1 + (int)strlen(word) / 3;
-    for (int i = 0; (candidate = next(arg, i)) != NULL; i++) {
-        int edits = distance(word, candidate);
-        if (edits <= limit) {
-            limit = edits - 1;
-            best = candidate;
-        }
-    }
-    return best;
-}
 
 static const char *option_name(const void *arg, int index)
 {
@@ -248,8 +210,6 @@ static const char *option_name(const void *arg, int index)
         option = cli_option_next(arg, &group, &row);
     return option != NULL ? option->name : NULL;
 }
-
-/* ---- the command line ---------------------------------------------------------------------------- */
 
 static fv_status unknown_option(const cli_command *command, const char *word, size_t length)
 {
@@ -398,7 +358,6 @@ fv_status cli_parse(cli_args **out, const cli_command *command, int argc, char *
     if (args == NULL || !allocate(args, argc, argv))
         return cli_fail(FV_ERR_RESOURCE, "out of memory");
     args->command = command;
-    args->word_count = argc;
     args->words = argv;
     CLI_TRY(read_words(args, argc, argv));
     sort_values(args);
@@ -501,7 +460,7 @@ const char *const *cli_operands(const cli_args *args)
     return args->operands;
 }
 
-const char *cli_word(const cli_args *args, int index)
+char *const *cli_words(const cli_args *args)
 {
-    return index >= 0 && index < args->word_count ? args->words[index] : NULL;
+    return args->words;
 }

@@ -436,12 +436,12 @@ fv_status report_bench_page(fv_context *ctx, const char *path, const cli_args *a
 {
     report r = {.open = true};
     report_text text = {0};
-    const char *command = cli_args_command(args)->name, *word;
+    const char *command = cli_args_command(args)->name;
     r.bench[report_bench_of(json_array_get(rows, 0))] = rows;
     report_add_head(&text, command);
     report_add(&text, "<p><code>favor %s", command);
-    for (int i = 0; (word = cli_word(args, i)) != NULL; i++)
-        add_word(&text, word);
+    for (char *const *word = cli_words(args); *word != NULL; word++)
+        add_word(&text, *word);
     report_add(&text, "</code></p>\n");
     report_add_bench(&text, &r);
     report_add_foot(&text, command);
