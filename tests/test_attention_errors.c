@@ -9,28 +9,12 @@
 
 #include "base/internal.h"
 #include "support/kinds.h"
+#include "support/one_context.h"
 #include "support/problem.h"
 #include "support/scratch.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static fv_context *ctx;
-
-static int setup(void **state)
-{
-    (void)state;
-    ctx = problem_context(NULL, 2);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    size_t left = fv_context_bytes(ctx);
-    fv_context_destroy(ctx);
-    return left == 0 ? 0 : -1;
-}
 
 /* Refused with this status, and the message names the culprit. */
 static void refused(fv_status status, fv_status expected, const char *word)

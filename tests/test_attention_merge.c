@@ -9,24 +9,8 @@
 
 #include "base/internal.h"
 #include "support/kinds.h"
+#include "support/one_context.h"
 #include "support/stream.h"
-
-static fv_context *ctx;
-
-static int setup(void **state)
-{
-    (void)state;
-    ctx = problem_context(NULL, 2);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    size_t left = fv_context_bytes(ctx);
-    fv_context_destroy(ctx);
-    return left == 0 ? 0 : -1;
-}
 
 /* state(A followed by B) = merge(state A, state B), into a third, into A, into B; and the stream goes on from
  * it. Parts are longer and shorter than what a window and global tokens keep. */

@@ -10,28 +10,12 @@
 
 #include "attention/sparse.h"
 #include "support/counting.h"
+#include "support/one_context.h"
 #include "support/problem.h"
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static fv_context *ctx;
-
-static int setup(void **state)
-{
-    (void)state;
-    ctx = problem_context(NULL, 2);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    size_t left = fv_context_bytes(ctx);
-    fv_context_destroy(ctx);
-    return left == 0 ? 0 : -1;
-}
 
 /* What a test sets beyond the kind; fields as in the options. */
 typedef struct pattern {

@@ -10,27 +10,11 @@
 #include "base/internal.h"
 #include "support/counting.h"
 #include "support/kinds.h"
+#include "support/one_context.h"
 #include "support/stream.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static fv_context *ctx;
-
-static int setup(void **state)
-{
-    (void)state;
-    ctx = problem_context(NULL, 2);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    size_t left = fv_context_bytes(ctx);
-    fv_context_destroy(ctx);
-    return left == 0 ? 0 : -1;
-}
 
 /* Whole, in chunks of several sizes, and by single steps: each within the specification's tolerance. */
 static void streamed_as_whole(void **state)

@@ -1,5 +1,6 @@
 /* test_columns.c: lines of columns and the tasks that read them: labels, pairs, translations; what is refused. */
 #include "data/data.h"
+#include "support/one_context.h"
 #include "support/scratch.h"
 #include <favor/favor.h>
 #include <math.h>
@@ -11,22 +12,6 @@
 #define OK(expr)  assert_int_equal((expr), FV_OK)
 
 enum { BEGIN = 256, END = 257 };
-
-static fv_context *ctx;
-
-static int setup(void **state)
-{
-    if (fv_context_create(&ctx, NULL) != FV_OK)
-        return -1;
-    return scratch_setup(state);
-}
-
-static int teardown(void **state)
-{
-    assert_int_equal(fv_context_bytes(ctx), 0);
-    fv_context_destroy(ctx);
-    return scratch_teardown(state);
-}
 
 /* Settings "key=value key=value", tsv unless they say otherwise. */
 static fv_config *make_config(fv_context *in, const char *settings)
@@ -400,5 +385,5 @@ int main(void)
         cmocka_unit_test(readers_and_tasks_must_fit),
         cmocka_unit_test(every_allocation_may_fail),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup_files, teardown_files);
 }

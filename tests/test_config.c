@@ -2,6 +2,7 @@
 #include "base/internal.h"
 #include "formats/config.h"
 #include "formats/file.h"
+#include "support/one_context.h"
 #include "support/scratch.h"
 #include <math.h>
 #include <signal.h>
@@ -11,22 +12,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static fv_context *ctx;
-
-static int setup(void **state)
-{
-    if (fv_context_create(&ctx, NULL) != FV_OK)
-        return -1;
-    return scratch_setup(state);
-}
-
-static int teardown(void **state)
-{
-    assert_int_equal(fv_context_bytes(ctx), 0);
-    fv_context_destroy(ctx);
-    return scratch_teardown(state);
-}
 
 static fv_config *fresh(void)
 {
@@ -353,5 +338,5 @@ int main(void)
         cmocka_unit_test(unwritable_places_are_reported),
         cmocka_unit_test(no_temporary_is_left),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup_files, teardown_files);
 }

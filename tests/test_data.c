@@ -1,28 +1,13 @@
 /* test_data.c: splits, packing, tasks, order and repetition of batches, the summary, the baseline. */
 #include "base/internal.h"
 #include "data/data.h"
+#include "support/one_context.h"
 #include "support/scratch.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static fv_context *ctx;
-
-static int setup(void **state)
-{
-    if (fv_context_create(&ctx, NULL) != FV_OK)
-        return -1;
-    return scratch_setup(state);
-}
-
-static int teardown(void **state)
-{
-    assert_int_equal(fv_context_bytes(ctx), 0);
-    fv_context_destroy(ctx);
-    return scratch_teardown(state);
-}
 
 /* ---- helpers ------------------------------------------------------------------------------------------- */
 
@@ -666,5 +651,5 @@ int main(void)
         cmocka_unit_test(late_damage_is_reported),
         cmocka_unit_test(allocation_failures_are_reported),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup_files, teardown_files);
 }

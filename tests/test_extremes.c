@@ -9,6 +9,7 @@
 
 #include "attention/mechanism.h"
 #include "support/kinds.h"
+#include "support/one_context.h"
 #include "support/problem.h"
 #include <float.h>
 #include <math.h>
@@ -17,23 +18,6 @@
 
 /* Sums of numerator and normaliser, rounded apart (test_attention_laws.c, constant_v). */
 #define ROUNDING (16 * (double)FLT_EPSILON)
-
-static fv_context *ctx;
-
-static int setup(void **state)
-{
-    (void)state;
-    ctx = problem_context(NULL, 2);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    size_t left = fv_context_bytes(ctx);
-    fv_context_destroy(ctx);
-    return left == 0 ? 0 : -1;
-}
 
 /* ---- a case ---------------------------------------------------------------------------------------- */
 

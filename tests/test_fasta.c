@@ -2,27 +2,12 @@
  */
 #include "base/internal.h"
 #include "data/data.h"
+#include "support/one_context.h"
 #include "support/scratch.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-static fv_context *ctx;
-
-static int setup(void **state)
-{
-    if (fv_context_create(&ctx, NULL) != FV_OK)
-        return -1;
-    return scratch_setup(state);
-}
-
-static int teardown(void **state)
-{
-    assert_int_equal(fv_context_bytes(ctx), 0);
-    fv_context_destroy(ctx);
-    return scratch_teardown(state);
-}
 
 /* Reads a file to its end into "name@line=LETTERS|name@line=LETTERS|". */
 static fv_status read_fasta(fv_context *use, const char *path, char *out, size_t bytes)
@@ -311,5 +296,5 @@ int main(void)
         cmocka_unit_test(bytes_are_all_there),
         cmocka_unit_test(allocation_failures_are_reported),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup_files, teardown_files);
 }

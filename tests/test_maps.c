@@ -9,6 +9,7 @@
 
 #include "base/internal.h"
 #include "support/kinds.h"
+#include "support/one_context.h"
 #include "support/problem.h"
 #include <float.h>
 #include <math.h>
@@ -16,23 +17,6 @@
 
 enum { L = 7, D = 6 };
 static const int64_t length = L;
-
-static fv_context *ctx;
-
-static int setup(void **state)
-{
-    (void)state;
-    ctx = problem_context(NULL, 2);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    size_t left = fv_context_bytes(ctx);
-    fv_context_destroy(ctx);
-    return left == 0 ? 0 : -1;
-}
 
 static fv_attention_options options_of(const char *kind)
 {

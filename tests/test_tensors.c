@@ -1,6 +1,7 @@
 /* test_tensors.c: safetensors files: what is written reads back; what is hostile is refused. */
 #include "base/internal.h"
 #include "formats/tensors.h"
+#include "support/one_context.h"
 #include "support/scratch.h"
 #include <jansson.h>
 #include <math.h>
@@ -9,22 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-
-static fv_context *ctx;
-
-static int setup(void **state)
-{
-    if (fv_context_create(&ctx, NULL) != FV_OK)
-        return -1;
-    return scratch_setup(state);
-}
-
-static int teardown(void **state)
-{
-    assert_int_equal(fv_context_bytes(ctx), 0);
-    fv_context_destroy(ctx);
-    return scratch_teardown(state);
-}
 
 /* ---- round trips --------------------------------------------------------------------------------------- */
 
@@ -369,5 +354,5 @@ int main(void)
         cmocka_unit_test(allocation_failures_are_reported),
         cmocka_unit_test(a_full_disk_keeps_the_old_file),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup_files, teardown_files);
 }
