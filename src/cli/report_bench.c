@@ -5,87 +5,43 @@
 #include <math.h>
 #include <string.h>
 
-/* A column of the table of rows, and of what tells groups apart. */
+/* A column of the tables of rows, and of what tells groups apart. */
 typedef struct field {
     const char *key, *heading;
     bool group; /* rows of one chart agree in it */
     report_unit unit;
 } field;
 
-static const field attention_fields[] = {
+/* Of all benchmarks, in the order of columns; a table shows those that its rows have. */
+static const field fields[] = {
+    {"model", "model", true, REPORT_PLAIN},
     {"kind", "kind", false, REPORT_PLAIN},
     {"causal", "causal", true, REPORT_PLAIN},
     {"pass", "pass", true, REPORT_PLAIN},
     {"length", "length", false, REPORT_COUNT},
-    {"heads", "heads", true, REPORT_COUNT},
-    {"dim", "head width", true, REPORT_COUNT},
-    {"features", "features", false, REPORT_COUNT},
-    {"threads", "threads", true, REPORT_COUNT},
-    {"dtype", "dtype", true, REPORT_PLAIN},
-    {"options", "options", true, REPORT_PLAIN},
-    {"ms_median", "median", false, REPORT_MS},
-    {"ms_min", "smallest", false, REPORT_MS},
-    {"ms_max", "largest", false, REPORT_MS},
-    {"gflops", "GFLOP/s", false, REPORT_COUNT},
-    {"share_of_peak", "of P", false, REPORT_PERCENT},
-    {"peak_bytes", "memory", false, REPORT_BYTES},
-};
-
-static const field training_fields[] = {
-    {"kind", "kind", false, REPORT_PLAIN},         {"length", "length", false, REPORT_COUNT},
-    {"task", "task", true, REPORT_PLAIN},          {"batch", "batch", true, REPORT_COUNT},
-    {"layers", "layers", true, REPORT_COUNT},      {"d_model", "channels", true, REPORT_COUNT},
-    {"heads", "heads", true, REPORT_COUNT},        {"ffn", "feed-forward", true, REPORT_COUNT},
-    {"features", "features", false, REPORT_COUNT}, {"threads", "threads", true, REPORT_COUNT},
-    {"dtype", "dtype", true, REPORT_PLAIN},        {"options", "options", true, REPORT_PLAIN},
-    {"ms_median", "median", false, REPORT_MS},     {"ms_min", "smallest", false, REPORT_MS},
-    {"ms_max", "largest", false, REPORT_MS},       {"tokens_per_s", "tokens/s", false, REPORT_COUNT},
-    {"gflops", "GFLOP/s", false, REPORT_COUNT},    {"share_of_peak", "of P", false, REPORT_PERCENT},
-    {"peak_bytes", "memory", false, REPORT_BYTES},
-};
-
-static const field decode_fields[] = {
-    {"kind", "kind", false, REPORT_PLAIN},
     {"position", "position", false, REPORT_COUNT},
-    {"batch", "streams", true, REPORT_COUNT},
-    {"layers", "layers", true, REPORT_COUNT},
-    {"d_model", "channels", true, REPORT_COUNT},
-    {"heads", "heads", true, REPORT_COUNT},
-    {"ffn", "feed-forward", true, REPORT_COUNT},
-    {"features", "features", false, REPORT_COUNT},
-    {"threads", "threads", true, REPORT_COUNT},
-    {"dtype", "dtype", true, REPORT_PLAIN},
-    {"options", "options", true, REPORT_PLAIN},
-    {"ms_per_token", "a token", false, REPORT_MS},
-    {"ms_min", "smallest", false, REPORT_MS},
-    {"ms_max", "largest", false, REPORT_MS},
-    {"bytes_per_token", "it reads", false, REPORT_BYTES},
-    {"bandwidth_gbs", "GB/s", false, REPORT_PLAIN},
-    {"share_of_bandwidth", "of memory's rate", false, REPORT_PERCENT},
-    {"prefill_tokens_per_s", "prompt tokens/s", false, REPORT_COUNT},
-    {"peak_bytes", "memory", false, REPORT_BYTES},
-};
-
-static const field lengths_fields[] = {
-    {"model", "model", true, REPORT_PLAIN},
-    {"kind", "kind", false, REPORT_PLAIN},
-    {"pass", "pass", true, REPORT_PLAIN},
-    {"length", "length", false, REPORT_COUNT},
+    {"task", "task", true, REPORT_PLAIN},
     {"batch", "batch", true, REPORT_COUNT},
     {"layers", "layers", true, REPORT_COUNT},
     {"d_model", "channels", true, REPORT_COUNT},
     {"heads", "heads", true, REPORT_COUNT},
+    {"dim", "head width", true, REPORT_COUNT},
     {"ffn", "feed-forward", true, REPORT_COUNT},
     {"features", "features", false, REPORT_COUNT},
     {"threads", "threads", true, REPORT_COUNT},
     {"dtype", "dtype", true, REPORT_PLAIN},
     {"options", "options", true, REPORT_PLAIN},
     {"ms_median", "median", false, REPORT_MS},
+    {"ms_per_token", "a token", false, REPORT_MS},
     {"ms_min", "smallest", false, REPORT_MS},
     {"ms_max", "largest", false, REPORT_MS},
     {"tokens_per_s", "tokens/s", false, REPORT_COUNT},
+    {"prefill_tokens_per_s", "prompt tokens/s", false, REPORT_COUNT},
     {"gflops", "GFLOP/s", false, REPORT_COUNT},
     {"share_of_peak", "of P", false, REPORT_PERCENT},
+    {"bytes_per_token", "it reads", false, REPORT_BYTES},
+    {"bandwidth_gbs", "GB/s", false, REPORT_PLAIN},
+    {"share_of_bandwidth", "of memory's rate", false, REPORT_PERCENT},
     {"peak_bytes", "memory", false, REPORT_BYTES},
     {"memory_bytes", "to fit into", false, REPORT_BYTES},
     {"max_length", "longest that fits", false, REPORT_COUNT},
@@ -104,8 +60,6 @@ enum { VIEWS = 3 };
 typedef struct table {
     const char *title, *words;
     const char *x, *x_label;
-    const field *fields;
-    int count;
     view views[VIEWS];
 } table;
 
@@ -120,8 +74,6 @@ static const table tables[REPORT_BENCHES] = {
                          COST_WORDS PEAK_WORDS,
                          "length",
                          "tokens",
-                         training_fields,
-                         CLI_COUNT(training_fields),
                          {{"ms_median", "ms_min", "ms_max", "Time", REPORT_MS, true},
                           {"peak_bytes", NULL, NULL, "Peak memory", REPORT_BYTES, true},
                           {"share_of_peak", NULL, NULL, "Share of P", REPORT_PERCENT, false}}},
@@ -129,8 +81,6 @@ static const table tables[REPORT_BENCHES] = {
                           COST_WORDS PEAK_WORDS,
                           "length",
                           "tokens",
-                          attention_fields,
-                          CLI_COUNT(attention_fields),
                           {{"ms_median", "ms_min", "ms_max", "Time", REPORT_MS, true},
                            {"peak_bytes", NULL, NULL, "Peak memory", REPORT_BYTES, true},
                            {"share_of_peak", NULL, NULL, "Share of P", REPORT_PERCENT, false}}},
@@ -140,8 +90,6 @@ static const table tables[REPORT_BENCHES] = {
                        "100 % the weights stay in caches.",
                        "position",
                        "position",
-                       decode_fields,
-                       CLI_COUNT(decode_fields),
                        {{"ms_per_token", "ms_min", "ms_max", "Time a token", REPORT_MS, true},
                         {"bytes_per_token", NULL, NULL, "Bytes a token reads", REPORT_BYTES, true},
                         {"share_of_bandwidth", NULL, NULL, "Share of memory's rate", REPORT_PERCENT, false}}},
@@ -151,8 +99,6 @@ static const table tables[REPORT_BENCHES] = {
          "the values. " COST_WORDS PEAK_WORDS,
          "length",
          "tokens",
-         lengths_fields,
-         CLI_COUNT(lengths_fields),
          {{"ms_median", "ms_min", "ms_max", "Time", REPORT_MS, true},
           {"peak_bytes", NULL, NULL, "Peak memory", REPORT_BYTES, true},
           {"share_of_peak", NULL, NULL, "Share of P", REPORT_PERCENT, false}}},
@@ -190,11 +136,11 @@ static bool is_missing(const json_t *value)
 }
 
 /* "causal, forward, heads 8, head width 64, threads 2, f32" */
-static label group_of(const table *t, const json_t *row)
+static label group_of(const json_t *row)
 {
     label name = {""};
-    for (int i = 0; i < t->count; i++) {
-        const field *f = &t->fields[i];
+    for (int i = 0; i < CLI_COUNT(fields); i++) {
+        const field *f = &fields[i];
         const json_t *value = json_object_get(row, f->key);
         size_t used = strlen(name.text);
         const char *comma = used > 0 ? ", " : "";
@@ -212,16 +158,16 @@ static label group_of(const table *t, const json_t *row)
     return name;
 }
 
-static bool same_group(const table *t, const json_t *a, const json_t *b)
+static bool same_group(const json_t *a, const json_t *b)
 {
-    return strcmp(group_of(t, a).text, group_of(t, b).text) == 0;
+    return strcmp(group_of(a).text, group_of(b).text) == 0;
 }
 
 /* Whether an earlier row has the group of row `index`. */
-static bool is_known(const table *t, const json_t *rows, size_t index)
+static bool is_known(const json_t *rows, size_t index)
 {
     for (size_t i = 0; i < index; i++)
-        if (same_group(t, json_array_get(rows, i), json_array_get(rows, index)))
+        if (same_group(json_array_get(rows, i), json_array_get(rows, index)))
             return true;
     return false;
 }
@@ -239,7 +185,7 @@ static const char *string(const json_t *row, const char *key)
 }
 
 /* A line of the chart: the kind, with its features where rows of the group differ in them. */
-static label series_of(const table *t, const json_t *rows, const json_t *row)
+static label series_of(const json_t *rows, const json_t *row)
 {
     label name;
     size_t index;
@@ -249,7 +195,7 @@ static label series_of(const table *t, const json_t *rows, const json_t *row)
     json_array_foreach(rows, index, other)
     {
         if (number(other, "features") == features || !json_equal(json_object_get(other, "kind"), kind) ||
-            !same_group(t, other, row))
+            !same_group(other, row))
             continue;
         snprintf(name.text, sizeof name.text, "%s, %.0f features", json_string_value(kind), features);
         return name;
@@ -272,10 +218,10 @@ static void add_chart(report_text *text, const table *t, const json_t *rows, con
     const json_t *row;
     json_array_foreach(rows, index, row)
     {
-        if (!same_group(t, row, first))
+        if (!same_group(row, first))
             continue;
         double y = number(row, v->key), low = number(row, v->low), high = number(row, v->high);
-        report_series *series = report_series_of(&chart, series_of(t, rows, row).text);
+        report_series *series = report_series_of(&chart, series_of(rows, row).text);
         report_point_add_band(&chart, series, number(row, t->x), y, low, high);
     }
     report_chart_write(text, &chart);
@@ -287,10 +233,10 @@ static void add_groups(report_text *text, const table *t, const json_t *rows)
     const json_t *row;
     json_array_foreach(rows, index, row)
     {
-        if (is_known(t, rows, index))
+        if (is_known(rows, index))
             continue;
         report_add(text, "<h3>");
-        report_add_escaped(text, group_of(t, row).text);
+        report_add_escaped(text, group_of(row).text);
         report_add(text, "</h3>\n<div class=\"charts\">\n");
         for (int v = 0; v < VIEWS; v++)
             add_chart(text, t, rows, row, &t->views[v]);
@@ -323,20 +269,35 @@ static void add_cell(report_text *text, const field *f, const json_t *value)
     report_add(text, "</td>");
 }
 
-static void add_rows(report_text *text, const table *t, const json_t *rows, bool open)
+static bool some_have(const json_t *rows, const field *f)
 {
     size_t index;
     const json_t *row;
+    json_array_foreach(rows, index, row)
+    {
+        if (json_object_get(row, f->key) != NULL)
+            return true;
+    }
+    return false;
+}
+
+static void add_rows(report_text *text, const json_t *rows, bool open)
+{
+    size_t index;
+    const json_t *row;
+    bool shown[CLI_COUNT(fields)];
     report_add(text, "<details%s><summary>All figures</summary><div class=\"wide\"><table>\n<tr>",
                open ? " open" : "");
-    for (int i = 0; i < t->count; i++)
-        report_add(text, "<th>%s</th>", t->fields[i].heading);
+    for (int i = 0; i < CLI_COUNT(fields); i++)
+        if ((shown[i] = some_have(rows, &fields[i])))
+            report_add(text, "<th>%s</th>", fields[i].heading);
     report_add(text, "</tr>\n");
     json_array_foreach(rows, index, row)
     {
         report_add(text, "<tr>");
-        for (int i = 0; i < t->count; i++)
-            add_cell(text, &t->fields[i], json_object_get(row, t->fields[i].key));
+        for (int i = 0; i < CLI_COUNT(fields); i++)
+            if (shown[i])
+                add_cell(text, &fields[i], json_object_get(row, fields[i].key));
         report_add(text, "</tr>\n");
     }
     report_add(text, "</table></div></details>\n");
@@ -406,7 +367,7 @@ static void add_table(report_text *text, const table *t, const json_t *rows, boo
     report_add(text, "<section><h2>%s</h2>\n<p>%s</p>\n", t->title, t->words);
     add_groups(text, t, rows);
     add_once(text, "Longest sequence of which a training step fits into memory", rows, longest_of);
-    add_rows(text, t, rows, open);
+    add_rows(text, rows, open);
     add_once(text, "Measured with", rows, setting_of);
     report_add(text, "</section>\n");
 }
