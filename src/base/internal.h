@@ -142,7 +142,7 @@ double fv_now(void); /* seconds, monotonic */
 
 /* ---- processor -------------------------------------------------------------------------------------- */
 
-/* Kernel sets in rising order; a processor flag each. ORDER as in kernels/dispatch.c */
+/* What kernel sets need of a processor: kernels/context.c says which set needs which. */
 typedef enum fv_cpu_flag {
     FV_CPU_AVX2 = 1,   /* AVX2 and FMA, with OS support */
     FV_CPU_AVX512 = 2, /* F, BW, DQ, VL, with OS support */

@@ -46,16 +46,17 @@ static void default_free(void *user, void *memory)
     free(memory);
 }
 
-/* Names of kernel sets and the flags each uses: a set includes those below it. ORDER as fv_cpu_flag */
+/* Kernel sets in rising order, the flags each uses, and the sets that a processor with these flags can run. */
 static const struct {
     const char *name;
     unsigned flags;
+    const char *runs;
 } cpu_sets[] = {
-    {"reference", 0},
-    {"avx2", FV_CPU_AVX2},
-    {"avx512", FV_CPU_AVX2 | FV_CPU_AVX512},
-    {"avx512_bf16", FV_CPU_AVX2 | FV_CPU_AVX512 | FV_CPU_AVX512_BF16},
-    {"neon", FV_CPU_NEON},
+    {"reference", 0, "reference"},
+    {"avx2", FV_CPU_AVX2, "reference avx2"},
+    {"avx512", FV_CPU_AVX2 | FV_CPU_AVX512, "reference avx2 avx512"},
+    {"avx512_bf16", FV_CPU_AVX2 | FV_CPU_AVX512 | FV_CPU_AVX512_BF16, "reference avx2 avx512 avx512_bf16"},
+    {"neon", FV_CPU_NEON, "reference neon"},
 };
 
 static fv_status choose_cpu(const char *wanted, const char **name, unsigned *flags)
@@ -78,13 +79,11 @@ static fv_status choose_cpu(const char *wanted, const char **name, unsigned *fla
 const char *fv_cpu_sets(void)
 {
     unsigned have = fv_cpu_flags();
-    if (have & FV_CPU_AVX512_BF16)
-        return "reference avx2 avx512 avx512_bf16";
-    if (have & FV_CPU_AVX512)
-        return "reference avx2 avx512";
-    if (have & FV_CPU_AVX2)
-        return "reference avx2";
-    return have & FV_CPU_NEON ? "reference neon" : "reference";
+    const char *runs = "";
+    for (int i = 0; i < FV_COUNT(cpu_sets); i++)
+        if ((cpu_sets[i].flags & ~have) == 0)
+            runs = cpu_sets[i].runs;
+    return runs;
 }
 
 fv_status fv_context_create(fv_context **out, const fv_context_options *options)

@@ -1,5 +1,5 @@
 /* dispatch.c: fills the kernel table. The reference comes first; each instruction set then overwrites the
- * rows it has, in the order of fv_cpu_flag. */
+ * rows it has, in rising order. */
 #include "kernels/dispatch.h"
 #include <stddef.h>
 #include <string.h>
