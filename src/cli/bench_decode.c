@@ -180,6 +180,10 @@ static fv_status measure(const bench *b, const fv_config *config, work *w, json_
     double prefill;
     size_t before = fv_context_bytes(w->ctx);
     fv_context_reset_peak(w->ctx);
+    if (strcmp(fv_config_text(config, "attention.kind"), "auto") == 0)
+        return cli_fail(FV_ERR_USAGE,
+                        "bench decode: --attention auto goes by the time of whole calls; name the "
+                        "kinds to compare");
     CLI_TRY(fv_context_set_dtype(w->ctx, fv_config_text(config, "dtype")));
     CLI_TRY(make_model(w, config));
     CLI_TRY(check_memory(w));

@@ -41,7 +41,7 @@ static const fv_config_key keys[] = {
     {"gradient_checkpointing", MODEL, BOOL, 0, 1, NULL, "false", "keep the inputs of layers alone and run each again in the backward pass: less memory, the same bits"},
     {"reversible", MODEL, BOOL, 0, 1, NULL, "false", "reversible layers (Reformer): activations take memory independent of the number of layers"},
     {"is_decoder", MODEL, BOOL, 0, 1, NULL, "false", "causal: a token sees itself and earlier ones; the task lm sets it"},
-    {"attention.kind", MODEL, TEXT, 0, 0, NULL, "favor+", "attention mechanism, one of the names favor info lists"},
+    {"attention.kind", MODEL, TEXT, 0, 0, NULL, "favor+", "attention mechanism, one of the names favor info lists; auto: exact where it is faster, else favor+"},
     {"attention.features", MODEL, INT, 0, COUNT, NULL, "0", "random projections m a head; 0: d ln d rounded up to a multiple of 16"},
     {"attention.projection", MODEL, TEXT, 0, 0, "default|none|iid|orthogonal|hadamard|givens|simplex", "default", "how the projections are drawn; default: the mechanism's"},
     {"attention.row_norms", MODEL, TEXT, 0, 0, "chi|sqrt-d", "chi", "lengths of the projection's rows"},
