@@ -63,6 +63,18 @@ fasta() {
     }'
 }
 
+# Interrupts a command that would go on for long, once it wrote to a file: `interrupted FILE ARGUMENT...`; its exit code.
+# How long it needs to come so far depends on the machine: each trial waits twice as long.
+interrupted() {
+    for seconds in 1 2 4 8 16 32; do
+        timeout --preserve-status -s INT "$seconds" "$FAVOR" "${@:2}" >"$1"
+        code=$?
+        test -s "$1" && break
+    done
+    return "$code"
+}
+export -f interrupted
+
 # metrics.jsonl without what the clock decides.
 metrics() {
     python3 -c '

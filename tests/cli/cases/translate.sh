@@ -71,8 +71,9 @@ t 'favor generate exact --input columns.tsv'
 fasta 30 40 7 >good.fasta
 q 'favor train --data good.fasta --task lm --out lm $small --steps 2'
 t 'favor generate lm --input new'
+awk '{ for (i = 0; i < 2000; i++) print }' new >many
 check 'a reader that leaves ends the translations' '
-    (favor generate few --input new new new new -n 1000000000 --top-k 1; echo $? >code) | head -c 10 && test $(cat code) = 4'
+    (favor generate few --input many -n 1000000000 --top-k 1; echo $? >code) | head -c 10 && test $(cat code) = 4'
 check 'a signal ends them cleanly' '
-    timeout --preserve-status -s INT 1 "$FAVOR" generate few --input new -n 1000000000 --top-k 1 --json >rows
-    test $? = 130 && python3 -c "import json; assert not json.load(open(\"rows\"))[-1][\"ended\"]"'
+    interrupted rows generate few --input many -n 1000000000 --top-k 1 --json
+    test $? = 130 && python3 -c "import json; assert 0 < len(json.load(open(\"rows\"))) < 200000"'
