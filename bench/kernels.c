@@ -97,6 +97,7 @@ BENCH(fft_join, 1, N, 4, COLS / 2, X[1], X[0], COLS)
 BENCH(fft_filter, N, COLS / 2, R[0], R[1], 0, X[0], COLS, 0, X[1], COLS)
 BENCH(fft_correlate, N, COLS / 2, X[0], COLS, X[1], COLS, R[0], R[1])
 BENCH(turn_rows, N, COLS / 2, K[0], K[1], 0, X[0], COLS, 0, X[1], COLS)
+BENCH(walsh, N, COLS, R[0], X[0], COLS, X[1], COLS)
 BENCH(unit_rows, N, COLS, X[0], COLS, X[1], COLS, R[0])
 BENCH(unit_rows_back, N, COLS, X[0], COLS, R[0], X[1], COLS, X[2], COLS)
 BENCH(power_rows, N, COLS, 0.75f, K[0], X[0], COLS, X[1], COLS)
@@ -159,6 +160,7 @@ static const struct {
     ROW(fft_filter, 2),
     ROW(fft_correlate, 2),
     ROW(turn_rows, 2),
+    ROW(walsh, 2),
     ROW(unit_rows, 2),
     ROW(unit_rows_back, 3),
     ROW(power_rows, 2),

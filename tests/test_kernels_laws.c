@@ -233,6 +233,43 @@ static void test_dropout_pieces(void **state)
     each_set(check_dropout_pieces);
 }
 
+/* Sums of small whole numbers are exact: every set equals the definition, of any power of two of rows, in place or not. */
+static void check_walsh(const fv_kernels *k)
+{
+    enum { MOST = 512, C = 19 };
+    static float x[MOST * C], y[MOST * C], w[MOST];
+    fv_random random = fv_random_make(5, FV_RANDOM_TEST, 0, 0);
+    for (int64_t i = 0; i < MOST * C; i++)
+        x[i] = (float)fv_random_below(&random, 17) - 8.0f;
+    for (int64_t i = 0; i < MOST; i++)
+        w[i] = (float)fv_random_below(&random, 2) * 4.0f - 2.0f;
+    for (int64_t n = 1; n <= MOST; n *= 2) {
+        k->walsh(n, C, w, x, C, y, C);
+        for (int64_t i = 0; i < n; i++) {
+            for (int64_t f = 0; f < C; f++) {
+                double sum = 0;
+                for (int64_t j = 0; j < n; j++)
+                    sum += (__builtin_popcountll((unsigned long long)(i & j)) % 2 ? -1 : 1) * (double)w[j] *
+                           (double)x[j * C + f];
+                assert_true((double)y[i * C + f] == sum);
+            }
+        }
+        k->walsh(n, C, w, x, C, x, C);
+        assert_memory_equal(x, y, (size_t)(n * C) * sizeof *x);
+        for (int64_t i = 0; i < n * C; i++)
+            x[i] = (float)fv_random_below(&random, 17) - 8.0f;
+    }
+}
+
+static void test_walsh_is_exact(void **state)
+{
+    (void)state;
+    fv_kernels reference;
+    fv_kernels_fill(&reference, 0);
+    check_walsh(&reference);
+    each_set(check_walsh);
+}
+
 /* ---- the counting table ---- */
 
 static void test_counting_wraps_every_row(void **state)
@@ -259,10 +296,15 @@ static void test_counting_wraps_every_row(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exp2_accuracy),  cmocka_unit_test(test_exp2_limits),
-        cmocka_unit_test(test_gelu_accuracy),  cmocka_unit_test(test_bf16),
-        cmocka_unit_test(test_rows_alone),     cmocka_unit_test(test_column_sums_apart),
-        cmocka_unit_test(test_dropout_pieces), cmocka_unit_test(test_counting_wraps_every_row),
+        cmocka_unit_test(test_exp2_accuracy),
+        cmocka_unit_test(test_exp2_limits),
+        cmocka_unit_test(test_gelu_accuracy),
+        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_rows_alone),
+        cmocka_unit_test(test_column_sums_apart),
+        cmocka_unit_test(test_dropout_pieces),
+        cmocka_unit_test(test_walsh_is_exact),
+        cmocka_unit_test(test_counting_wraps_every_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,12 @@
 static fv_kernels below;
 static _Atomic int64_t counted;
 
+/* log2 n of a power of two */
+static int64_t levels(int64_t n)
+{
+    return n > 1 ? 1 + levels(n / 2) : 0;
+}
+
 /* A row that is missing here is copied uncounted; test_kernels_laws notices. */
 #define COUNTED(ret, name, args, call, work)                                                                 \
     static ret counted_##name args                                                                           \
@@ -157,6 +163,9 @@ COUNTED(void, turn_rows,
         (int64_t n, int64_t c, const float *re, const float *im, int conjugate, const float *x, int64_t ldx,
          int add, float *y, int64_t ldy),
         (n, c, re, im, conjugate, x, ldx, add, y, ldy), 8 * n * c)
+COUNTED(void, walsh,
+        (int64_t n, int64_t c, const float *w, const float *x, int64_t ldx, float *y, int64_t ldy),
+        (n, c, w, x, ldx, y, ldy), n *c *(1 + levels(n)))
 COUNTED(void, unit_rows,
         (int64_t n, int64_t c, const float *x, int64_t ldx, float *y, int64_t ldy, float *inv),
         (n, c, x, ldx, y, ldy, inv), n *c)
@@ -234,6 +243,7 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     out->fft_filter = counted_fft_filter;
     out->fft_correlate = counted_fft_correlate;
     out->turn_rows = counted_turn_rows;
+    out->walsh = counted_walsh;
     out->unit_rows = counted_unit_rows;
     out->unit_rows_back = counted_unit_rows_back;
     out->power_rows = counted_power_rows;

@@ -702,6 +702,37 @@ static void magnitude_turn_rows(operands *a, const operands *r)
     }
 }
 
+/* ---- Hadamard transforms: as many rows as a power of two has ---- */
+
+static int64_t walsh_rows(const operands *o)
+{
+    int64_t rows = o->n > 0;
+    while (rows > 0 && 2 * rows <= o->n)
+        rows *= 2;
+    return rows;
+}
+
+static void call_walsh(const fv_kernels *k, operands *o)
+{
+    int64_t rows = walsh_rows(o);
+    if (rows > 0)
+        k->walsh(rows, o->c, o->in[1], o->in[0], o->ld, o->out[0], o->ld);
+}
+
+/* Every output is a sum of all rows. */
+static void magnitude_walsh(operands *a, const operands *r)
+{
+    int64_t rows = walsh_rows(a);
+    (void)r;
+    for (int64_t f = 0; f < a->c; f++) {
+        double sum = 0;
+        for (int64_t i = 0; i < rows; i++)
+            sum += (double)a->in[1][i] * (double)a->in[0][i * a->ld + f];
+        for (int64_t i = 0; i < rows; i++)
+            a->out[0][i * a->ld + f] = (float)sum;
+    }
+}
+
 /* ---- scaling ---- */
 
 static void call_unit_rows(const fv_kernels *k, operands *o)
@@ -794,6 +825,7 @@ const kernel_case kernel_cases[] = {
     {CALL(fft_filter), .in = "RNN", .out = "R", .variants = 4, MAGNITUDE(fft_filter), .in_place = 1},
     {CALL(fft_correlate), .in = "RR", .out = "NN", .variants = 1, MAGNITUDE(fft_correlate)},
     {CALL(turn_rows), .in = "RCC", .out = "R", .variants = 4, MAGNITUDE(turn_rows), .in_place = 1},
+    {CALL(walsh), .in = "RN", .out = "R", .variants = 1, MAGNITUDE(walsh), .in_place = 1},
     {CALL(unit_rows), .in = "R", .out = "rn", .variants = 1, SELF, .in_place = 1},
     {CALL(unit_rows_back), .in = "RRN", .out = "R", .variants = 1, SELF},
     {CALL(power_rows), .in = "RC", .out = "r", .variants = 2, SELF, .in_place = 1},

@@ -23,6 +23,7 @@
 #include "kernels/vec/layers.h"
 #include "kernels/vec/products.h"
 #include "kernels/vec/random.h"
+#include "kernels/vec/walsh.h"
 
 void KERNEL(kernels_fill)(fv_kernels *kernels)
 {
@@ -80,4 +81,5 @@ void KERNEL(kernels_fill)(fv_kernels *kernels)
     kernels->fft_filter = KERNEL(fft_filter);
     kernels->fft_correlate = KERNEL(fft_correlate);
     kernels->turn_rows = KERNEL(turn_rows);
+    kernels->walsh = KERNEL(walsh);
 }
