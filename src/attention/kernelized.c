@@ -1,6 +1,7 @@
 /* kernelized.c: memory, exponents and the pieces that forward, backward, step and weights share. The
  * mathematics stands in kernelized.h. */
 #include "attention/kernelized.h"
+#include "features/hadamard.h"
 #include "features/projection.h"
 #include <float.h>
 #include <math.h>
@@ -75,6 +76,7 @@ static fv_kz_work carve_work(const fv_kz_call *call, fv_arena *arena, bool backw
     w.state = push_state(call, arena);
     const fv_feature_map *map = call->op->mechanism->map;
     w.statistics = FV_PUSH(arena, float, call->statistics_floats);
+    w.product = FV_PUSH(arena, float, fv_map_work_floats(&call->map));
     if (map->coefficients)
         w.c = FV_PUSH(arena, float, C *r);
     if (call->biased)
@@ -120,7 +122,7 @@ fv_kz_work fv_kz_worker(const fv_kz_call *call, int worker, bool backward)
     return w;
 }
 
-static fv_kz_call describe(const fv_attention *op, const fv_layout *layout)
+static fv_kz_call describe(const fv_attention *op, const fv_layout *layout, bool tokenwise)
 {
     const fv_attention_options *o = &op->options;
     fv_kz_call call = {.op = op, .kr = op->ctx->kernels, .layout = layout};
@@ -140,18 +142,20 @@ static fv_kz_call describe(const fv_attention *op, const fv_layout *layout)
                                .r = op->r,
                                .scale = (float)o->scale,
                                .epsilon = (float)o->epsilon,
-                               .projected = o->projection != FV_PROJECTION_NONE};
+                               .projected = o->projection != FV_PROJECTION_NONE,
+                               .hadamard = o->projection == FV_PROJECTION_HADAMARD && !tokenwise &&
+                                           !o->trainable_projection && o->dim >= FV_HADAMARD_LEAST};
     if (map->prepared_floats != NULL)
         call.prepared_floats = map->prepared_floats(&call.map);
     else
-        call.prepared_floats = call.map.projected ? op->m * o->dim : 0;
+        call.prepared_floats = call.map.projected ? fv_map_rows_floats(&call.map, op->m) : 0;
     call.statistics_floats = map->statistics_floats != NULL ? map->statistics_floats(&call.map) : 0;
     return call;
 }
 
 void fv_kz_measure(const fv_attention *op, const fv_layout *layout, fv_memory *need)
 {
-    fv_kz_call call = describe(op, layout);
+    fv_kz_call call = describe(op, layout, false);
     fv_arena arena = fv_arena_measure();
     fv_kz_carve(&call, &arena, true);
     need->scratch = arena.used;
@@ -168,16 +172,16 @@ void fv_kz_measure(const fv_attention *op, const fv_layout *layout, fv_memory *n
 
 static void prepare_head(void *arg, int64_t head, int worker)
 {
-    (void)worker;
     const fv_kz_call *call = arg;
-    fv_map_params p = fv_kz_head_of(call, -1, head).map;
-    call->op->mechanism->map->prepare(&p, call->prepared + head * call->prepared_floats);
+    fv_kz_head h = fv_kz_head_of(call, -1, head);
+    h.map.work = fv_kz_worker(call, worker, false).product;
+    call->op->mechanism->map->prepare(&h.map, call->prepared + head * call->prepared_floats);
 }
 
-void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
-                 const fv_attention_grad *grad, void *saved, void *scratch)
+void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layout, bool tokenwise,
+                 const fv_attention_io *io, const fv_attention_grad *grad, void *saved, void *scratch)
 {
-    *call = describe(op, layout);
+    *call = describe(op, layout, tokenwise);
     call->io = io;
     call->grad = grad;
     call->saved = saved;
@@ -254,9 +258,10 @@ fv_rows fv_kz_rows(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_
                      .longest = fixed > 0 ? fixed : FV_MAX(h->nq, h->nk)};
 }
 
-void fv_kz_take_statistics(const fv_kz_call *call, fv_kz_head *h, fv_kz_work *w)
+void fv_kz_take_on(const fv_kz_call *call, fv_kz_head *h, fv_kz_work *w)
 {
     const fv_feature_map *map = call->op->mechanism->map;
+    h->map.work = w->product;
     if (map->measure == NULL)
         return;
     map->measure(&h->map, h->nq, h->q, call->ldq, h->nk, h->k, call->ldk, w->statistics);

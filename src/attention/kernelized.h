@@ -86,6 +86,7 @@ typedef struct fv_kz_work {
     float *t, *tmp;    /* [C][r], the map's tmp_floats */
     float *dump;       /* [C][d]: where gradients go that nobody wants */
     float *statistics; /* the map's, of the sequence and head in hand */
+    float *product;    /* fv_map_work_floats */
     float *a, *p;      /* [C][C] */
     float *g;          /* [C][dv] */
     float *kt;         /* [r][C] keys' features transposed */
@@ -151,13 +152,14 @@ typedef struct fv_kz_head {
 /* Carves the shared and per-worker parts of scratch; with a measuring arena it only counts. */
 void fv_kz_carve(fv_kz_call *call, fv_arena *arena, bool backward);
 fv_kz_work fv_kz_worker(const fv_kz_call *call, int worker, bool backward);
-void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
-                 const fv_attention_grad *grad, void *saved, void *scratch);
+/* tokenwise: sequences are single tokens, for which finding the blocks of a Hadamard projection would not pay. */
+void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layout, bool tokenwise,
+                 const fv_attention_io *io, const fv_attention_grad *grad, void *saved, void *scratch);
 fv_kz_head fv_kz_head_of(const fv_kz_call *call, int64_t sequence, int64_t head);
 /* Rows [begin, begin+n) of the head's queries or keys. */
 fv_rows fv_kz_rows(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_t begin, int64_t n);
-/* Takes the statistics of the head's sequence, for maps that have some. */
-void fv_kz_take_statistics(const fv_kz_call *call, fv_kz_head *h, fv_kz_work *w);
+/* The worker takes the head on: lends its map room, and takes the statistics of its sequence for maps that have some. */
+void fv_kz_take_on(const fv_kz_call *call, fv_kz_head *h, fv_kz_work *w);
 int64_t fv_kz_state_floats(const fv_kz_call *call);
 void fv_kz_state_save(const fv_kz_call *call, const fv_kz_state *state, float *to);
 void fv_kz_state_load(const fv_kz_call *call, fv_kz_state *state, const float *from, int64_t tokens);

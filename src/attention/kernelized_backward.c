@@ -372,7 +372,7 @@ static void backward_heads(const fv_kz_call *call, fv_kz_work *w, int64_t sequen
     int64_t group = call->H / call->G;
     for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
         fv_kz_head h = fv_kz_head_of(call, sequence, head);
-        fv_kz_take_statistics(call, &h, w);
+        fv_kz_take_on(call, &h, w);
         fv_kz_state_clear(call, &w->state);
         fv_kz_state_clear(call, &w->grad);
         w->fade.carry = w->fade.sum_decay = 0;
@@ -407,7 +407,7 @@ fv_status fv_kz_backward(const fv_attention *op, const fv_layout *layout, const 
     fv_kz_call call;
     TRY(fv_bias_check_span(op, layout));
     /* The states are only read here; the call's pointer is shared with forward, which writes them. */
-    fv_kz_begin(&call, op, layout, io, grad, (void *)(uintptr_t)saved, scratch);
+    fv_kz_begin(&call, op, layout, false, io, grad, (void *)(uintptr_t)saved, scratch);
     fv_parallel(op->ctx, (call.by_head ? 1 : layout->sequences) * call.G, backward_task, &call);
     return FV_OK;
 }

@@ -156,7 +156,7 @@ static void forward_task(void *arg, int64_t index, int worker)
     const fv_kz_call *call = arg;
     fv_kz_work w = fv_kz_worker(call, worker, false);
     fv_kz_head h = fv_kz_head_of(call, index / call->H, index % call->H);
-    fv_kz_take_statistics(call, &h, &w);
+    fv_kz_take_on(call, &h, &w);
     if (call->biased) {
         fv_kz_bias_forward(call, &h, &w);
         return;
@@ -176,7 +176,7 @@ fv_status fv_kz_forward(const fv_attention *op, const fv_layout *layout, const f
 {
     fv_kz_call call;
     TRY(fv_bias_check_span(op, layout));
-    fv_kz_begin(&call, op, layout, io, NULL, saved, scratch);
+    fv_kz_begin(&call, op, layout, false, io, NULL, saved, scratch);
     fv_parallel(op->ctx, layout->sequences * call.H, forward_task, &call);
     for (int64_t s = 0; io->state != NULL && s < layout->sequences; s++) {
         fv_kz_state_header *header = (void *)((char *)io->state + (size_t)s * fv_kz_state_bytes(op, 0));

@@ -103,7 +103,7 @@ static void step_task(void *arg, int64_t index, int worker)
     fv_kz_state_view(call->op, step->states + (size_t)stream * step->state_bytes, &view);
     w.state = fv_kz_state_at(call, &view, head);
     h.first_q = h.first_k = view.tokens;
-    fv_kz_take_statistics(call, &h, &w);
+    fv_kz_take_on(call, &h, &w);
     (void)fv_kz_keys(call, &h, &w, 0, 1);
     fv_kz_absorb(call, &h, &w, 0, 1);
     if (view.decayed != NULL)
@@ -121,7 +121,7 @@ fv_status fv_kz_step(const fv_attention *op, int64_t streams, const fv_attention
     for (int64_t s = 0; s <= streams; s++)
         offsets[s] = s;
     fv_layout layout = {streams, offsets, NULL};
-    fv_kz_begin(&step.call, op, &layout, io, NULL, NULL, scratch);
+    fv_kz_begin(&step.call, op, &layout, true, io, NULL, NULL, scratch);
     fv_parallel(op->ctx, streams * step.call.H, step_task, &step);
     for (int64_t s = 0; s < streams; s++)
         ((fv_kz_state_header *)(void *)((char *)states + (size_t)s * state_bytes))->tokens++;

@@ -182,7 +182,7 @@ static void weights_task(void *arg, int64_t index, int worker)
                  weights->rows[i] < layout->offsets_q[s + 1]);
         for (int64_t row = 0; row < n; row++)
             call->kr->fill(weights->stride, 0.0f, out + row * weights->stride);
-        fv_kz_take_statistics(call, &h, &w);
+        fv_kz_take_on(call, &h, &w);
         for (int64_t row = 0; call->biased && row < n; row++)
             fv_kz_bias_row(call, &h, &w, local[row], out + k0 + row * weights->stride);
         if (h.nk > 0 && !call->biased)
@@ -196,7 +196,7 @@ fv_status fv_kz_weights(const fv_attention *op, const fv_layout *layout, const f
 {
     weights_call call = {.rows = rows, .n = n, .head = head, .stride = row_stride, .weights = weights};
     TRY(fv_bias_check_span(op, layout));
-    fv_kz_begin(&call.call, op, layout, io, NULL, NULL, scratch);
+    fv_kz_begin(&call.call, op, layout, false, io, NULL, NULL, scratch);
     fv_parallel(op->ctx, (head < 0 ? op->options.heads : 1) * ((n + GROUP - 1) / GROUP), weights_task, &call);
     return FV_OK;
 }

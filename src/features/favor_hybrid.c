@@ -54,45 +54,45 @@ static int64_t feature_count(const fv_attention_options *o, int64_t m)
     return (o->angle_rows + 1) * (m + 2 * o->features_trig);
 }
 
-/* ---- prepared: the three projections transposed ------------------------------------------------------ */
+/* ---- prepared: the three projections ----------------------------------------------------------------- */
+
+/* Where the second and the third begin. */
+static int64_t trig_place(const fv_map_params *p)
+{
+    return fv_map_rows_floats(p, p->m);
+}
+
+static int64_t angles_place(const fv_map_params *p)
+{
+    return trig_place(p) + fv_map_rows_floats(p, p->options->features_trig);
+}
 
 static int64_t prepared_floats(const fv_map_params *p)
 {
-    sizes z = sizes_of(p);
-    return p->d * (z.m + z.m2 + z.n);
-}
-
-static void transpose_scaled(int64_t rows, int64_t d, double factor, const float *w, float *out)
-{
-    for (int64_t f = 0; f < rows; f++)
-        for (int64_t c = 0; c < d; c++)
-            out[c * rows + f] = (float)(factor * (double)w[f * d + c]);
+    return angles_place(p) + fv_map_rows_floats(p, p->options->angle_rows);
 }
 
 static void prepare(const fv_map_params *p, float *prepared)
 {
     sizes z = sizes_of(p);
     double root = sqrt((double)p->scale);
-    transpose_scaled(z.m, p->d, root * FV_LOG2E, p->w, prepared);
-    transpose_scaled(z.m2, p->d, root, p->input[FV_INPUT_PROJECTION_TRIG], prepared + p->d * z.m);
-    transpose_scaled(z.n, p->d, 1, p->input[FV_INPUT_ANGLE_ROWS], prepared + p->d * (z.m + z.m2));
+    fv_map_prepare_scaled(p, root * FV_LOG2E, prepared);
+    fv_map_prepare_rows(p, z.m2, p->input[FV_INPUT_PROJECTION_TRIG], root, NULL, prepared + trig_place(p));
+    fv_map_prepare_rows(p, z.n, p->input[FV_INPUT_ANGLE_ROWS], 1, NULL, prepared + angles_place(p));
 }
 
 /* sin u, cos u of rows into c [n][.][2 m2] with row stride ldc. */
 static void trigonometric(const fv_map_params *p, const fv_rows *rows, float *c, int64_t ldc)
 {
     sizes z = sizes_of(p);
-    p->kernels->gemm('N', 'N', rows->n, z.m2, p->d, 1.0f, rows->x, rows->ldx, p->prepared + p->d * z.m, z.m2,
-                     0.0f, c, ldc);
+    fv_map_apply_rows(p, z.m2, p->prepared + trig_place(p), 1.0f, rows, c, ldc);
     p->kernels->sincos_rows(rows->n, z.m2, c, ldc, c, c + z.m2, ldc);
 }
 
 /* tau . x into the [n][z.n] columns at t, row stride ldt. */
 static void angles(const fv_map_params *p, const fv_rows *rows, float *t, int64_t ldt)
 {
-    sizes z = sizes_of(p);
-    p->kernels->gemm('N', 'N', rows->n, z.n, p->d, 1.0f, rows->x, rows->ldx,
-                     p->prepared + p->d * (z.m + z.m2), z.n, 0.0f, t, ldt);
+    fv_map_apply_rows(p, p->options->angle_rows, p->prepared + angles_place(p), 1.0f, rows, t, ldt);
 }
 
 /* ---- features ----------------------------------------------------------------------------------------- */
@@ -103,7 +103,7 @@ static void first_block(const fv_map_params *p, const fv_rows *rows, float *u, f
     const fv_kernels *kr = p->kernels;
     sizes z = sizes_of(p);
     int64_t n = rows->n, r = p->r;
-    kr->gemm('N', 'N', n, z.m, p->d, 1.0f, rows->x, rows->ldx, p->prepared, z.m, 0.0f, u, r);
+    fv_map_project(p, rows, u, r);
     trigonometric(p, rows, c + z.m, r);
     kr->fill(n, (float)sqrt(0.5 / (double)z.m2), bias);
     kr->scale_rows(n, 2 * z.m2, bias, c + z.m, r, 0, c + z.m, r);
@@ -192,9 +192,9 @@ static void backward(const fv_map_params *p, const fv_rows *rows, float *g, floa
     fv_map_sincos_back(kr, n, z.m2, c, 2 * z.m2, gc + z.m, p->r);
     fv_map_projection_gradient(p, rows, sqrt((double)p->scale), g, p->r);
     kr->scale_rows(n, p->d, sums, rows->x, rows->ldx, add, dx, lddx); /* last use of x */
-    fv_map_project_back(p, n, sqrt((double)p->scale), g, p->r, 1.0f, dx, lddx);
-    kr->gemm('N', 'N', n, p->d, z.m2, factor, gc + z.m, p->r, p->input[FV_INPUT_PROJECTION_TRIG], p->d, 1.0f,
-             dx, lddx);
+    fv_map_project_back(p, n, sqrt((double)p->scale), g, p->r, true, dx, lddx);
+    fv_map_apply_rows_back(p, z.m2, p->prepared + trig_place(p), p->input[FV_INPUT_PROJECTION_TRIG], n,
+                           factor, gc + z.m, p->r, true, dx, lddx);
 }
 
 static int64_t tmp_floats(const fv_map_params *p, int64_t n)

@@ -36,7 +36,7 @@ static void backward(const fv_map_params *p, const fv_rows *rows, float *g, floa
     fv_map_mirror_back(p, rows->n, g, sums + rows->n);
     fv_map_projection_gradient(p, rows, sqrt((double)p->scale), g, p->r);
     p->kernels->scale_rows(rows->n, p->d, sums, rows->x, rows->ldx, add, dx, lddx); /* last use of x */
-    fv_map_project_back(p, rows->n, sqrt((double)p->scale), g, p->r, 1.0f, dx, lddx);
+    fv_map_project_back(p, rows->n, sqrt((double)p->scale), g, p->r, true, dx, lddx);
 }
 
 static int64_t tmp_floats(const fv_map_params *p, int64_t n)

@@ -29,7 +29,7 @@ enum { TILE = 128 }; /* rows summed in float before they are added in double */
 
 /* Once per head: what does not depend on the sequence. */
 typedef struct rows_part {
-    float *projection; /* [d][m] omega^T sqrt(scale) log2 e */
+    float *projection; /* rows omega sqrt(scale) log2 e */
     float *squares;    /* [m] |omega_f|^2 */
 } rows_part;
 
@@ -40,17 +40,17 @@ typedef struct moments {
     float *constants;     /* A, B */
     float *offset;        /* [m] log2 of the factor that feature f has in every row */
     float *psi[2];        /* favor#: [d] Psi for queries, 1/Psi for keys */
-    float *side[2];       /* favor#: [d][m] projection of each side, its Psi folded in */
+    float *side[2];       /* favor#: projection of each side, its Psi folded in */
 } moments;
 
 static rows_part rows_of(const fv_map_params *p, float *prepared)
 {
-    return (rows_part){prepared, prepared + p->d * p->m};
+    return (rows_part){prepared, prepared + fv_map_rows_floats(p, p->m)};
 }
 
 static int64_t prepared_floats(const fv_map_params *p)
 {
-    return (p->d + 1) * p->m;
+    return fv_map_rows_floats(p, p->m) + p->m;
 }
 
 static void prepare(const fv_map_params *p, float *prepared)
@@ -76,7 +76,7 @@ static moments carve(const fv_map_params *p, fv_arena *arena)
     s.offset = FV_PUSH(arena, float, p->m);
     for (int side = 0; side < 2; side++) {
         s.psi[side] = FV_PUSH(arena, float, sharp(p) ? p->d : 0);
-        s.side[side] = FV_PUSH(arena, float, sharp(p) ? p->d * p->m : 0);
+        s.side[side] = FV_PUSH(arena, float, sharp(p) ? fv_map_rows_floats(p, p->m) : 0);
     }
     return s;
 }
@@ -175,7 +175,7 @@ static void measure(const fv_map_params *p, int64_t nq, const float *q, int64_t 
     for (int64_t f = 0; f < p->m; f++)
         s.offset[f] = (float)(FV_LOG2E * (A * (double)from.squares[f] + all));
     for (int side = 0; side < 2 && sharp(p); side++)
-        p->kernels->scale_rows(p->d, p->m, s.psi[side], from.projection, p->m, 0, s.side[side], p->m);
+        fv_map_scale_channels(p, p->m, from.projection, s.psi[side], s.side[side]);
 }
 
 /* ---- features ---------------------------------------------------------------------------------------- */
@@ -201,8 +201,7 @@ static void logits(const fv_map_params *p, const fv_rows *rows, float *u, float 
     const fv_kernels *kr = p->kernels;
     moments s = moments_of(p, p->statistics);
     double half = -0.5 * FV_LOG2E * (double)p->scale;
-    kr->gemm('N', 'N', rows->n, p->m, p->d, s.constants[1], rows->x, rows->ldx,
-             sharp(p) ? s.side[rows->key] : p->prepared, p->m, 0.0f, u, p->m);
+    fv_map_apply_rows(p, p->m, sharp(p) ? s.side[rows->key] : p->prepared, s.constants[1], rows, u, p->m);
     kr->bias_rows(rows->n, p->m, u, s.offset, u);
     if (sharp(p))
         weighted_squares(p, rows, s.psi[rows->key], half, bias);
@@ -242,7 +241,7 @@ static void backward(const fv_map_params *p, const fv_rows *rows, float *g, floa
     for (int64_t i = 0; i < n && psi != NULL; i++)
         kr->mul(d, seen + i * d, psi, seen + i * d);
     rows_gradient(p, n, &s, g, seen, d, ones);
-    kr->gemm('N', 'N', n, d, p->m, factor, g, p->m, p->w, d, 0.0f, back, d);
+    fv_map_project_back(p, n, (double)factor, g, p->m, false, back, d);
     kr->scale_rows(n, d, sums, seen, d, 1, back, d);
     for (int64_t i = 0; i < n && psi != NULL; i++)
         kr->mul(d, back + i * d, psi, back + i * d);

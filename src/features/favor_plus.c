@@ -37,7 +37,7 @@ static void backward(const fv_map_params *p, const fv_rows *rows, float *g, floa
     fv_map_projection_gradient(p, rows, sqrt((double)p->scale), g, p->r);
     kr->scale_rows(rows->n, p->d, sums, rows->x, rows->ldx, add, dx,
                    lddx); /* x may be overwritten from here */
-    fv_map_project_back(p, rows->n, sqrt((double)p->scale), g, p->r, 1.0f, dx, lddx);
+    fv_map_project_back(p, rows->n, sqrt((double)p->scale), g, p->r, true, dx, lddx);
 }
 
 const fv_feature_map fv_map_favor_plus = {

@@ -16,36 +16,34 @@
 
 /* What prepare makes. */
 typedef struct parts {
-    float *projection; /* [d][m] o^T sqrt(scale) log2 e */
+    float *projection; /* rows o sqrt(scale) log2 e */
     float *rows;       /* [m][d] o */
     float *factor;     /* [m] sqrt(d) / |omega_f| */
 } parts;
 
 static parts parts_of(const fv_map_params *p, float *prepared)
 {
-    return (parts){prepared, prepared + p->d * p->m, prepared + 2 * p->d * p->m};
+    float *rows = prepared + fv_map_rows_floats(p, p->m);
+    return (parts){prepared, rows, rows + p->d * p->m};
 }
 
 static int64_t prepared_floats(const fv_map_params *p)
 {
-    return (2 * p->d + 1) * p->m;
+    return fv_map_rows_floats(p, p->m) + (p->d + 1) * p->m;
 }
 
 static void prepare(const fv_map_params *p, float *prepared)
 {
     parts to = parts_of(p, prepared);
-    double scale = sqrt((double)p->scale) * FV_LOG2E;
     for (int64_t f = 0; f < p->m; f++) {
         const float *w = p->w + f * p->d;
         double norm = sqrt(p->kernels->sum_squares(p->d, w)),
                factor = norm > 0 ? sqrt((double)p->d) / norm : 0;
         to.factor[f] = (float)factor;
-        for (int64_t c = 0; c < p->d; c++) {
-            double o = factor * (double)w[c];
-            to.rows[f * p->d + c] = (float)o;
-            to.projection[c * p->m + f] = (float)(scale * o);
-        }
+        for (int64_t c = 0; c < p->d; c++)
+            to.rows[f * p->d + c] = (float)(factor * (double)w[c]);
     }
+    fv_map_prepare_rows(p, p->m, to.rows, sqrt((double)p->scale) * FV_LOG2E, NULL, to.projection);
 }
 
 static bool mirrored(const fv_map_params *p)
@@ -91,7 +89,7 @@ static void backward(const fv_map_params *p, const fv_rows *rows, float *g, floa
         fv_map_mirror_back(p, n, g, minus);
     rows_gradient(p, rows, &from, g, minus + n);
     kr->scale_rows(n, p->d, sums, rows->x, rows->ldx, add, dx, lddx); /* last use of x */
-    kr->gemm('N', 'N', n, p->d, p->m, sqrtf(p->scale), g, p->r, from.rows, p->d, 1.0f, dx, lddx);
+    fv_map_apply_rows_back(p, p->m, from.projection, from.rows, n, sqrtf(p->scale), g, p->r, true, dx, lddx);
 }
 
 static int64_t tmp_floats(const fv_map_params *p, int64_t n)

@@ -43,7 +43,7 @@ static void backward(const fv_map_params *p, const fv_rows *rows, float *g, floa
     fv_map_sincos_back(p->kernels, n, p->m, c, p->r, gc, p->r);
     fv_map_projection_gradient(p, rows, sqrt((double)p->scale), gc, p->r);
     kr->scale_rows(n, p->d, sums, rows->x, rows->ldx, add, dx, lddx); /* last use of x */
-    fv_map_project_back(p, n, sqrt((double)p->scale), gc, p->r, 1.0f, dx, lddx);
+    fv_map_project_back(p, n, sqrt((double)p->scale), gc, p->r, true, dx, lddx);
 }
 
 const fv_feature_map fv_map_favor_trig = {

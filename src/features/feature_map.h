@@ -41,10 +41,12 @@ typedef struct fv_map_params {
     float scale;                         /* of q.k; x = sqrt(scale) times the raw head vector */
     float epsilon;
     bool projected;
+    bool hadamard;                      /* projections may be whole Hadamard blocks: hadamard.h */
     const float *input[FV_INPUT_COUNT]; /* this head's part of each input; NULL where absent */
     const float *w;                     /* input[FV_INPUT_PROJECTION]: rows omega [m][d], NULL without */
     const float *prepared;              /* what map->prepare made */
     const float *statistics;            /* what map->measure made of this sequence */
+    float *work;                        /* fv_map_work_floats of the worker at hand; not in measure */
     float *d_input[FV_INPUT_COUNT];     /* backward adds to them; NULL: not wanted */
 } fv_map_params;
 
@@ -120,22 +122,40 @@ double fv_map_unit_m(const fv_map_params *p);
 /* r = 2m, and 1/2m. */
 int64_t fv_map_count_2m(const fv_attention_options *options, int64_t m);
 double fv_map_unit_2m(const fv_map_params *p);
-/* prepared [d][m] = omega^T times factor, so that u = x prepared is one plain product. */
+
+/* A projection as it is applied: m rows omega, prepared once a head as omega^T [d][m] for one plain product, or, where it was
+ * drawn hadamard and d is wide enough, as the factors of its blocks of d rows and omega^T of the rows behind them. Rows that turn
+ * out to be no such blocks are applied as what they are. */
+int64_t fv_map_rows_floats(const fv_map_params *p, int64_t m);
+int64_t fv_map_work_floats(const fv_map_params *p);
+/* omega = factor w diag(channels), w [m][d], channels [d] or NULL: 1. */
+void fv_map_prepare_rows(const fv_map_params *p, int64_t m, const float *w, double factor,
+                         const float *channels, float *prepared);
+/* out = the same with omega diag(channels). */
+void fv_map_scale_channels(const fv_map_params *p, int64_t m, const float *prepared, const float *channels,
+                           float *out);
+/* u [n][m] (row stride ldu) = alpha x omega^T */
+void fv_map_apply_rows(const fv_map_params *p, int64_t m, const float *prepared, float alpha,
+                       const fv_rows *rows, float *u, int64_t ldu);
+/* dx [n][d] = alpha g w (add: +=), for the w that was prepared, without its factor and channels. */
+void fv_map_apply_rows_back(const fv_map_params *p, int64_t m, const float *prepared, const float *w,
+                            int64_t n, float alpha, const float *g, int64_t ldg, bool add, float *dx,
+                            int64_t lddx);
+
+/* The same for the one projection of most maps: p->w, prepared into p->prepared with a factor alone. */
 void fv_map_prepare_scaled(const fv_map_params *p, double factor, float *prepared);
-/* u [n][m] (row stride ldu) = x prepared */
 void fv_map_project(const fv_map_params *p, const fv_rows *rows, float *u, int64_t ldu);
+void fv_map_project_back(const fv_map_params *p, int64_t n, double factor, const float *g, int64_t ldg,
+                         bool add, float *dx, int64_t lddx);
+/* Backward of u = factor omega.x, g [n][m] with row stride ldg: domega += factor g^T x where it is wanted; to be
+ * called before dx may overwrite x. */
+void fv_map_projection_gradient(const fv_map_params *p, const fv_rows *rows, double factor, const float *g,
+                                int64_t ldg);
 /* bias[i] = factor |x_i|^2 of raw rows, bounded */
 void fv_map_squares(const fv_map_params *p, const fv_rows *rows, double factor, float *bias);
 /* x as a float; one beyond 2^126 becomes a number below 2^127 that grows with it, so that of squared lengths which no float
  * holds the least is still the least, to 1 part in 10^5. */
 float fv_map_bounded_log(double x);
-/* Backward of u = factor omega.x, g [n][m] with row stride ldg: domega += factor g^T x where it is wanted; to be
- * called before dx may overwrite x. */
-void fv_map_projection_gradient(const fv_map_params *p, const fv_rows *rows, double factor, const float *g,
-                                int64_t ldg);
-/* ... and dx [n][d] = factor g omega + beta dx. */
-void fv_map_project_back(const fv_map_params *p, int64_t n, double factor, const float *g, int64_t ldg,
-                         float beta, float *dx, int64_t lddx);
 /* Features in both directions, r = 2m: the right half of u [n][r] = - the left; and the left half of its gradient -=
  * the right. work: n floats. */
 void fv_map_mirror(const fv_map_params *p, int64_t n, float *u, float *work);

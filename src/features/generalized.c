@@ -42,7 +42,7 @@ static void pre_activation_back(const fv_map_params *p, const fv_rows *rows, flo
     const fv_kernels *kr = p->kernels;
     if (p->projected) {
         fv_map_projection_gradient(p, rows, sqrt((double)p->scale), g, p->r);
-        fv_map_project_back(p, rows->n, sqrt((double)p->scale), g, p->r, add ? 1.0f : 0.0f, dx, lddx);
+        fv_map_project_back(p, rows->n, sqrt((double)p->scale), g, p->r, add, dx, lddx);
         return;
     }
     if (p->scale != 1.0f)

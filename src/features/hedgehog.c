@@ -75,7 +75,7 @@ static void backward(const fv_map_params *p, const fv_rows *rows, float *g, floa
     kr->scale_rows(n, d, sums, g + d, r, 1, g, r);
     if (q.w != NULL) {
         fv_map_projection_gradient(&q, rows, root, g, r);
-        fv_map_project_back(&q, n, root, g, r, add ? 1.0f : 0.0f, dx, lddx);
+        fv_map_project_back(&q, n, root, g, r, add, dx, lddx);
         return;
     }
     kr->scale(n * r, (float)root, g, g);

@@ -1,5 +1,7 @@
-/* projected.c: the projection u = W x that most maps begin with, and its backward. */
+/* projected.c: the projection u = W x that most maps begin with, and its backward: one dense product, or Hadamard
+ * transforms for the blocks that are made of them. */
 #include "features/feature_map.h"
+#include "features/hadamard.h"
 #include <math.h>
 
 #define FAR 0x1p126f /* logarithms up to here are themselves */
@@ -26,18 +28,148 @@ double fv_map_unit_2m(const fv_map_params *p)
     return 0.5 / (double)p->m;
 }
 
+/* ---- rows as they are applied ------------------------------------------------------------------------- */
+
+typedef struct prepared_rows {
+    float *whole;     /* [1] rows that are applied by transforms, the first ones; NULL: none */
+    fv_hadamard fast; /* they */
+    float *dense;     /* [d][m] omega^T; their columns are not filled */
+} prepared_rows;
+
+enum { WHOLE = 16 }; /* floats for *whole, so that what follows stays aligned */
+
+static int64_t block_floats(const fv_map_params *p, int64_t m)
+{
+    int64_t blocks = p->hadamard ? m / p->d : 0;
+    return blocks > 0 ? WHOLE + 6 * blocks * p->d : 0;
+}
+
+static prepared_rows view_of(const fv_map_params *p, int64_t m, const float *prepared)
+{
+    float *base = (float *)(uintptr_t)prepared; /* only read unless it is being prepared */
+    prepared_rows v = {.dense = base + block_floats(p, m)};
+    if (v.dense == base)
+        return v;
+    int64_t rows = m / p->d * p->d;
+    v.whole = base;
+    v.fast = (fv_hadamard){.d = p->d, .blocks = m / p->d, .signs = base + WHOLE};
+    v.fast.lengths = v.fast.signs + 3 * rows;
+    v.fast.first = v.fast.lengths + rows;
+    v.fast.last = v.fast.first + rows;
+    return v;
+}
+
+static int64_t whole_rows(const prepared_rows *v)
+{
+    return v->whole != NULL ? (int64_t)*v->whole : 0;
+}
+
+int64_t fv_map_rows_floats(const fv_map_params *p, int64_t m)
+{
+    return block_floats(p, m) + m * p->d;
+}
+
+int64_t fv_map_work_floats(const fv_map_params *p)
+{
+    return p->hadamard ? fv_hadamard_work(p->d) : 0;
+}
+
+/* All blocks or none. */
+static bool find_blocks(const fv_map_params *p, const prepared_rows *v, const float *w)
+{
+    int64_t d = p->d;
+    for (int64_t b = 0; b < v->fast.blocks; b++)
+        if (!fv_hadamard_find(p->kernels, d, w + b * d * d, v->fast.signs + 3 * b * d,
+                              v->fast.lengths + b * d, p->work))
+            return false;
+    return v->fast.blocks > 0;
+}
+
+void fv_map_prepare_rows(const fv_map_params *p, int64_t m, const float *w, double factor,
+                         const float *channels, float *prepared)
+{
+    prepared_rows v = view_of(p, m, prepared);
+    int64_t d = p->d, fast = find_blocks(p, &v, w) ? v.fast.blocks * d : 0;
+    double size = pow((double)d, -1.5);
+    for (int64_t f = 0; f < fast; f++) {
+        float sign = v.fast.signs[f / d * 3 * d + 2 * d + f % d];
+        double channel = channels != NULL ? (double)channels[f % d] : 1;
+        v.fast.first[f] = (float)(size * channel) * sign;
+        v.fast.last[f] = (float)(factor / size * (double)v.fast.lengths[f]);
+    }
+    for (int64_t f = fast; f < m; f++)
+        for (int64_t c = 0; c < d; c++) {
+            double channel = channels != NULL ? (double)channels[c] : 1;
+            v.dense[c * m + f] = (float)(factor * channel * (double)w[f * d + c]);
+        }
+    if (v.whole != NULL)
+        *v.whole = (float)fast;
+}
+
+void fv_map_scale_channels(const fv_map_params *p, int64_t m, const float *prepared, const float *channels,
+                           float *out)
+{
+    const fv_kernels *kr = p->kernels;
+    prepared_rows from = view_of(p, m, prepared), to = view_of(p, m, out);
+    int64_t fast = whole_rows(&from), head = block_floats(p, m);
+    kr->copy_rows(1, head, prepared, head, out, head);
+    for (int64_t f = 0; f < fast; f += p->d)
+        kr->mul(p->d, to.fast.first + f, channels, to.fast.first + f);
+    kr->scale_rows(p->d, m - fast, channels, from.dense + fast, m, 0, to.dense + fast, m);
+}
+
+void fv_map_apply_rows(const fv_map_params *p, int64_t m, const float *prepared, float alpha,
+                       const fv_rows *rows, float *u, int64_t ldu)
+{
+    prepared_rows v = view_of(p, m, prepared);
+    int64_t fast = whole_rows(&v);
+    if (fast > 0)
+        fv_hadamard_apply(p->kernels, &v.fast, rows->n, alpha, rows->x, rows->ldx, u, ldu, p->work);
+    if (fast < m)
+        p->kernels->gemm('N', 'N', rows->n, m - fast, p->d, alpha, rows->x, rows->ldx, v.dense + fast, m,
+                         0.0f, u + fast, ldu);
+}
+
+void fv_map_apply_rows_back(const fv_map_params *p, int64_t m, const float *prepared, const float *w,
+                            int64_t n, float alpha, const float *g, int64_t ldg, bool add, float *dx,
+                            int64_t lddx)
+{
+    prepared_rows v = view_of(p, m, prepared);
+    int64_t fast = whole_rows(&v);
+    if (fast > 0)
+        fv_hadamard_back(p->kernels, &v.fast, n, alpha, g, ldg, add, dx, lddx, p->work);
+    if (fast < m)
+        p->kernels->gemm('N', 'N', n, p->d, m - fast, alpha, g + fast, ldg, w + fast * p->d, p->d,
+                         add || fast > 0 ? 1.0f : 0.0f, dx, lddx);
+}
+
+/* ---- the one projection of most maps ------------------------------------------------------------------ */
+
 void fv_map_prepare_scaled(const fv_map_params *p, double factor, float *prepared)
 {
-    for (int64_t f = 0; f < p->m; f++)
-        for (int64_t c = 0; c < p->d; c++)
-            prepared[c * p->m + f] = (float)(factor * (double)p->w[f * p->d + c]);
+    fv_map_prepare_rows(p, p->m, p->w, factor, NULL, prepared);
 }
 
 void fv_map_project(const fv_map_params *p, const fv_rows *rows, float *u, int64_t ldu)
 {
-    p->kernels->gemm('N', 'N', rows->n, p->m, p->d, 1.0f, rows->x, rows->ldx, p->prepared, p->m, 0.0f, u,
-                     ldu);
+    fv_map_apply_rows(p, p->m, p->prepared, 1.0f, rows, u, ldu);
 }
+
+void fv_map_project_back(const fv_map_params *p, int64_t n, double factor, const float *g, int64_t ldg,
+                         bool add, float *dx, int64_t lddx)
+{
+    fv_map_apply_rows_back(p, p->m, p->prepared, p->w, n, (float)factor, g, ldg, add, dx, lddx);
+}
+
+void fv_map_projection_gradient(const fv_map_params *p, const fv_rows *rows, double factor, const float *g,
+                                int64_t ldg)
+{
+    if (p->d_input[FV_INPUT_PROJECTION] != NULL)
+        p->kernels->gemm('T', 'N', p->m, p->d, rows->n, (float)factor, g, ldg, rows->x, rows->ldx, 1.0f,
+                         p->d_input[FV_INPUT_PROJECTION], p->d);
+}
+
+/* ---- what else maps share ------------------------------------------------------------------------------ */
 
 void fv_map_squares(const fv_map_params *p, const fv_rows *rows, double factor, float *bias)
 {
@@ -52,20 +184,6 @@ float fv_map_bounded_log(double x)
     /* The squared length of finite floats stays below 2^512, so 2^126 (1 + ...) below 2^127. */
     double over = log2(fabs(x) / (double)FAR);
     return (float)(over <= 0 ? x : copysign((double)FAR * (1 + over / 512), x));
-}
-
-void fv_map_projection_gradient(const fv_map_params *p, const fv_rows *rows, double factor, const float *g,
-                                int64_t ldg)
-{
-    if (p->d_input[FV_INPUT_PROJECTION] != NULL)
-        p->kernels->gemm('T', 'N', p->m, p->d, rows->n, (float)factor, g, ldg, rows->x, rows->ldx, 1.0f,
-                         p->d_input[FV_INPUT_PROJECTION], p->d);
-}
-
-void fv_map_project_back(const fv_map_params *p, int64_t n, double factor, const float *g, int64_t ldg,
-                         float beta, float *dx, int64_t lddx)
-{
-    p->kernels->gemm('N', 'N', n, p->d, p->m, (float)factor, g, ldg, p->w, p->d, beta, dx, lddx);
 }
 
 void fv_map_mirror(const fv_map_params *p, int64_t n, float *u, float *work)

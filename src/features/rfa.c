@@ -39,10 +39,7 @@ static float sigma(const fv_map_params *p, int64_t c)
 
 static void prepare(const fv_map_params *p, float *prepared)
 {
-    for (int64_t f = 0; f < p->m; f++)
-        for (int64_t c = 0; c < p->d; c++)
-            prepared[c * p->m + f] =
-                (float)((double)sigma(p, c) * (double)p->w[f * p->d + c] / p->options->tau);
+    fv_map_prepare_rows(p, p->m, p->w, 1 / p->options->tau, p->input[FV_INPUT_BANDWIDTH], prepared);
 }
 
 /* factor[i] = s_i and, where asked for, inverse[i] = 1/|x_i| (0 for vectors of almost no length). Lengths are
@@ -119,7 +116,7 @@ static void parameter_gradients(const fv_map_params *p, int64_t n, const float *
                 r->back[i * p->d + c] = sigma(p, c) * r->unit[i * p->d + c];
         kr->gemm('T', 'N', p->m, p->d, n, inverse_tau, g, ldg, r->back, p->d, 1.0f, dw, p->d);
     }
-    kr->gemm('N', 'N', n, p->d, p->m, inverse_tau, g, ldg, p->w, p->d, 0.0f, r->back, p->d);
+    fv_map_project_back(p, n, (double)inverse_tau, g, ldg, false, r->back, p->d);
     for (int64_t i = 0; d_sigma != NULL && i < n; i++)
         kr->mul_add(p->d, r->back + i * p->d, r->unit + i * p->d, d_sigma);
 }
