@@ -293,9 +293,43 @@ static void test_counting_wraps_every_row(void **state)
     assert_true(counting_work() == 2.0 * 2 * 2 * 3 + 4);
 }
 
+/* few_rows: every row of x alone, by every number of rows of a, gives the bits that it gives among others. */
+static void check_few_rows(const fv_kernels *k)
+{
+    enum { X = 7, M = 19, K = 45, WIDE = 50 };
+    static float x[X * WIDE], a[M * WIDE], all[X * M], part[M];
+    for (int i = 0; i < X * WIDE; i++)
+        x[i] = sinf((float)i * 1.7f);
+    for (int i = 0; i < M * WIDE; i++)
+        a[i] = cosf((float)i * 0.9f);
+    for (int c = 0; c <= K; c++) {
+        k->few_rows(X, M, c, x, WIDE, a, WIDE, 0.0f, all, M);
+        for (int r = 0; r < X; r++) {
+            for (int j = 0; j < M; j++) {
+                double want = 0;
+                for (int i = 0; i < c; i++)
+                    want += (double)x[r * WIDE + i] * (double)a[j * WIDE + i];
+                assert_true(fabs((double)all[r * M + j] - want) <=
+                            (double)c * (double)c * (double)FLT_EPSILON);
+            }
+            for (int m = 1; m <= M; m++) {
+                k->few_rows(1, m, c, x + r * WIDE, WIDE, a + (M - m) * WIDE, WIDE, 0.0f, part, m);
+                assert_memory_equal(part, all + r * M + M - m, (size_t)m * sizeof *part);
+            }
+        }
+    }
+}
+
+static void test_few_rows(void **state)
+{
+    (void)state;
+    each_set(check_few_rows);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_few_rows),
         cmocka_unit_test(test_exp2_accuracy),
         cmocka_unit_test(test_exp2_limits),
         cmocka_unit_test(test_gelu_accuracy),

@@ -299,6 +299,11 @@ FV_API FV_NODISCARD fv_status fv_attention_step(const fv_attention *op, int64_t 
                                                 const fv_attention_io *io, void *states, size_t state_bytes,
                                                 void *scratch);
 
+/* The same with states that stand anywhere: states[s] is that of stream s, no two the same. */
+FV_API FV_NODISCARD fv_status fv_attention_step_each(const fv_attention *op, int64_t streams,
+                                                     const fv_attention_io *io, void *const *states,
+                                                     void *scratch);
+
 /* ---- the implied attention matrix ---------------------------------------------------------------- */
 
 /* Rows of the normalised attention matrix without ever forming it. rows [n] are query tokens; weights

@@ -94,6 +94,11 @@ FV_API FV_NODISCARD fv_status fv_stream_source(fv_stream *stream, const int32_t 
  * logits after the last token fed before; a saved state holds them. */
 FV_API FV_NODISCARD fv_status fv_stream_feed(fv_stream *stream, const int32_t *tokens, int64_t count,
                                              float *logits);
+/* One token each for `count` different streams of one model, wherever they stand: logits [count][vocabulary]. The weights are
+ * read once for all of them; bits are those of fv_stream_feed one by one. FV_ERR_USAGE, where one of them cannot take its
+ * token, leaves all as they were. */
+FV_API FV_NODISCARD fv_status fv_streams_step(fv_stream *const *streams, int64_t count, const int32_t *tokens,
+                                              float *logits);
 /* The whole state as a safetensors file; loading needs the same model (fingerprint), else FV_ERR_FILE. */
 FV_API FV_NODISCARD fv_status fv_stream_save(const fv_stream *stream, const char *path);
 FV_API FV_NODISCARD fv_status fv_stream_load(fv_stream *stream, const char *path);

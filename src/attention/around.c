@@ -130,15 +130,16 @@ static void keep(const fv_around_call *c, float *copy)
 }
 
 /* Positions of the first tokens: what each stream has seen. */
-static void find_first(fv_around_call *c, int64_t sequences, char *states, size_t bytes)
+static void find_first(fv_around_call *c, int64_t sequences, const fv_states *states)
 {
+    void *state = NULL;
     for (int64_t s = 0; s < sequences; s++) {
         fv_state_view view = {0};
-        if (states != NULL)
-            c->op->mechanism->state_view(c->op, states, &view);
+        if (states != NULL) {
+            state = fv_states_next(c->op, states, s, state);
+            c->op->mechanism->state_view(c->op, state, &view);
+        }
         c->first[s] = view.tokens;
-        if (states != NULL)
-            states += bytes > 0 ? bytes : c->op->mechanism->state_bytes(c->op, view.capacity);
     }
 }
 
@@ -156,7 +157,8 @@ fv_status fv_around_forward(const fv_attention *op, const fv_layout *layout, con
     TRY(check(&c));
     take_scratch(&c, scratch);
     saved = take_saved(&c, saved);
-    find_first(&c, layout->sequences, io->state, 0);
+    const fv_states states = {.first = io->state};
+    find_first(&c, layout->sequences, io->state != NULL ? &states : NULL);
     fv_around_before(&c);
     fv_attention_io inner = inner_io(&c);
     TRY(op->mechanism->forward(op, layout, &inner, saved, c.rest));
@@ -219,7 +221,7 @@ fv_status fv_around_backward(const fv_attention *op, const fv_layout *layout, co
     TRY(check(&c));
     take_scratch(&c, scratch);
     saved = take_saved(&c, (void *)(uintptr_t)saved);
-    find_first(&c, layout->sequences, NULL, 0);
+    find_first(&c, layout->sequences, NULL);
     fv_around_before(&c); /* q' and k' again, rather than kept */
     const float *du = gradient_of_u(&c, grad, &stride);
     if (c.bias)
@@ -232,15 +234,15 @@ fv_status fv_around_backward(const fv_attention *op, const fv_layout *layout, co
 
 /* ---- one token, rows of the matrix ------------------------------------------------------------------- */
 
-fv_status fv_around_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
-                         size_t state_bytes, void *scratch)
+fv_status fv_around_step(const fv_attention *op, int64_t streams, const fv_attention_io *io,
+                         const fv_states *states, void *scratch)
 {
     fv_around_call c = make_call(op, NULL, streams, streams, io);
     take_scratch(&c, scratch);
-    find_first(&c, streams, states, state_bytes);
+    find_first(&c, streams, states);
     fv_around_before(&c);
     fv_attention_io inner = inner_io(&c);
-    TRY(op->mechanism->step(op, streams, &inner, states, state_bytes, c.rest));
+    TRY(op->mechanism->step(op, streams, &inner, states, c.rest));
     fv_around_after(&c);
     return FV_OK;
 }
@@ -251,7 +253,7 @@ fv_status fv_around_weights(const fv_attention *op, const fv_layout *layout, con
 {
     fv_around_call c = make_layout_call(op, layout, io);
     take_scratch(&c, scratch);
-    find_first(&c, layout->sequences, NULL, 0);
+    find_first(&c, layout->sequences, NULL);
     fv_around_before(&c);
     fv_attention_io inner = inner_io(&c);
     return op->mechanism->weights(op, layout, &inner, rows, n, head, weights, row_stride, c.rest);

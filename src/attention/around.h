@@ -23,8 +23,8 @@ fv_status fv_around_forward(const fv_attention *op, const fv_layout *layout, con
                             void *saved, void *scratch);
 fv_status fv_around_backward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                              const fv_attention_grad *grad, const void *saved, void *scratch);
-fv_status fv_around_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
-                         size_t state_bytes, void *scratch);
+fv_status fv_around_step(const fv_attention *op, int64_t streams, const fv_attention_io *io,
+                         const fv_states *states, void *scratch);
 fv_status fv_around_weights(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                             const int64_t *rows, int64_t n, int64_t head, float *weights, int64_t row_stride,
                             void *scratch);

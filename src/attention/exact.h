@@ -60,7 +60,7 @@ fv_status fv_exact_backward(const fv_attention *op, const fv_layout *layout, con
 size_t fv_exact_backward_bytes(const fv_attention *op, const fv_layout *layout);
 
 void fv_exact_state_init(const fv_attention *op, int64_t capacity, void *state);
-fv_status fv_exact_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
-                        size_t state_bytes, void *scratch);
+fv_status fv_exact_step(const fv_attention *op, int64_t streams, const fv_attention_io *io,
+                        const fv_states *states, void *scratch);
 
 #endif

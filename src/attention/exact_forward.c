@@ -271,7 +271,7 @@ fv_status fv_exact_forward(const fv_attention *op, const fv_layout *layout, cons
     fv_exact_bias_load(op, io, &call.bias);
     number_tasks(&call);
     if (io->state != NULL) {
-        TRY(fv_kv_caches_find(op, layout, io->state, 0, call.states));
+        TRY(fv_kv_caches_find(op, layout, &(fv_states){.first = io->state}, call.states));
         fv_kv_caches_store(op, layout, &call.io, call.states);
     }
     fv_parallel(op->ctx, call.first[layout->sequences], forward_task, &call);

@@ -41,8 +41,8 @@ static void step_task(void *arg, int64_t index, int worker)
 }
 
 /* Streams are sequences of one token. The token is stored first: it sees itself. */
-fv_status fv_exact_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
-                        size_t state_bytes, void *scratch)
+fv_status fv_exact_step(const fv_attention *op, int64_t streams, const fv_attention_io *io,
+                        const fv_states *states, void *scratch)
 {
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
     int64_t *offsets = FV_PUSH(&arena, int64_t, streams + 1);
@@ -51,7 +51,7 @@ fv_status fv_exact_step(const fv_attention *op, int64_t streams, const fv_attent
     fv_layout layout = {streams, offsets, NULL};
     step_call c = {.op = op, .io = fv_softmax_resolve(op, io), .tiles = fv_exact_forward_tiles(op, &layout)};
     c.states = FV_PUSH(&arena, fv_kv_cache *, streams);
-    TRY(fv_kv_caches_find(op, &layout, states, state_bytes, c.states));
+    TRY(fv_kv_caches_find(op, &layout, states, c.states));
     fv_kv_caches_store(op, &layout, &c.io, c.states);
     fv_arena worker = fv_arena_measure();
     fv_exact_scratch_push(&worker, op, c.tiles);

@@ -144,14 +144,17 @@ static fv_status state_merge(const fv_attention *op, void *dst, const void *a, c
     return FV_OK;
 }
 
-static fv_status step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
-                      size_t bytes, void *scratch)
+static fv_status step(const fv_attention *op, int64_t streams, const fv_attention_io *io,
+                      const fv_states *states, void *scratch)
 {
     (void)scratch;
     identity_call call = make_call(op, streams, io);
     fv_parallel(op->ctx, op->options.heads, forward_task, &call);
-    for (int64_t s = 0; s < streams; s++)
-        ((identity_state *)((char *)states + (size_t)s * bytes))->tokens++;
+    identity_state *state = NULL;
+    for (int64_t s = 0; s < streams; s++) {
+        state = fv_states_next(op, states, s, state);
+        state->tokens++;
+    }
     return FV_OK;
 }
 

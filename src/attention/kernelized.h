@@ -260,7 +260,7 @@ size_t fv_kz_state_bytes(const fv_attention *op, int64_t capacity);
 void fv_kz_state_init(const fv_attention *op, int64_t capacity, void *state);
 void fv_kz_state_view(const fv_attention *op, void *state, fv_state_view *view);
 fv_status fv_kz_state_merge(const fv_attention *op, void *dst, const void *a, const void *b);
-fv_status fv_kz_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
-                     size_t state_bytes, void *scratch);
+fv_status fv_kz_step(const fv_attention *op, int64_t streams, const fv_attention_io *io,
+                     const fv_states *states, void *scratch);
 
 #endif

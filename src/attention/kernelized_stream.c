@@ -86,9 +86,15 @@ fv_status fv_kz_state_merge(const fv_attention *op, void *dst, const void *a, co
 
 typedef struct step_call {
     fv_kz_call call;
-    char *states;
-    size_t state_bytes;
+    const fv_states *states;
 } step_call;
+
+static void *state_of(const step_call *step, int64_t stream)
+{
+    const fv_states *states = step->states;
+    return states->each != NULL ? states->each[stream]
+                                : (char *)states->first + (size_t)stream * states->stride;
+}
 
 /* One token of one head: absorb the key first, then read: the token sees itself. The state is worked on in
  * place. */
@@ -100,7 +106,7 @@ static void step_task(void *arg, int64_t index, int worker)
     fv_kz_work w = fv_kz_worker(call, worker, false);
     fv_kz_head h = fv_kz_head_of(call, stream, head);
     fv_state_view view;
-    fv_kz_state_view(call->op, step->states + (size_t)stream * step->state_bytes, &view);
+    fv_kz_state_view(call->op, state_of(step, stream), &view);
     w.state = fv_kz_state_at(call, &view, head);
     h.first_q = h.first_k = view.tokens;
     fv_kz_take_on(call, &h, &w);
@@ -111,10 +117,10 @@ static void step_task(void *arg, int64_t index, int worker)
     fv_kz_read(call, &h, &w, 0, 1);
 }
 
-fv_status fv_kz_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
-                     size_t state_bytes, void *scratch)
+fv_status fv_kz_step(const fv_attention *op, int64_t streams, const fv_attention_io *io,
+                     const fv_states *states, void *scratch)
 {
-    step_call step = {.states = states, .state_bytes = state_bytes};
+    step_call step = {.states = states};
     /* Streams are sequences of one token; their offsets are the first array of scratch (fv_kz_carve). */
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
     int64_t *offsets = FV_PUSH(&arena, int64_t, streams + 1);
@@ -124,6 +130,6 @@ fv_status fv_kz_step(const fv_attention *op, int64_t streams, const fv_attention
     fv_kz_begin(&step.call, op, &layout, true, io, NULL, NULL, scratch);
     fv_parallel(op->ctx, streams * step.call.H, step_task, &step);
     for (int64_t s = 0; s < streams; s++)
-        ((fv_kz_state_header *)(void *)((char *)states + (size_t)s * state_bytes))->tokens++;
+        ((fv_kz_state_header *)state_of(&step, s))->tokens++;
     return FV_OK;
 }

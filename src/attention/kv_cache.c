@@ -92,15 +92,13 @@ static fv_status check_room(const fv_attention *op, const fv_kv_cache *cache, in
                    op->options.kind, (long long)cache->capacity, (long long)cache->tokens, (long long)more);
 }
 
-fv_status fv_kv_caches_find(const fv_attention *op, const fv_layout *layout, void *states, size_t bytes,
+fv_status fv_kv_caches_find(const fv_attention *op, const fv_layout *layout, const fv_states *states,
                             fv_kv_cache **caches)
 {
     const int64_t *offsets = fv_layout_keys(layout);
-    char *state = states;
     for (int64_t s = 0; s < layout->sequences; s++) {
-        caches[s] = (fv_kv_cache *)state;
+        caches[s] = fv_states_next(op, states, s, s > 0 ? caches[s - 1] : NULL);
         TRY(check_room(op, caches[s], offsets[s + 1] - offsets[s]));
-        state += bytes > 0 ? bytes : fv_kv_cache_bytes(op, caches[s]->capacity);
     }
     return FV_OK;
 }

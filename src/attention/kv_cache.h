@@ -21,9 +21,9 @@ float *fv_kv_cache_values(const fv_attention *op, fv_kv_cache *cache);
 /* Of tokens j, j + step, ... which are all kept: how many of n stand `step` rows apart; the first in row *row. */
 int64_t fv_kv_cache_run(const fv_kv_cache *cache, int64_t j, int64_t step, int64_t n, int64_t *row);
 
-/* The caches of a call's sequences, `bytes` apart (0: each of its own size). FV_ERR_RESOURCE where one without a ring
- * has no room for the tokens of its sequence. */
-fv_status fv_kv_caches_find(const fv_attention *op, const fv_layout *layout, void *states, size_t bytes,
+/* The caches of a call's sequences. FV_ERR_RESOURCE where one without a ring has no room for the tokens of its
+ * sequence. */
+fv_status fv_kv_caches_find(const fv_attention *op, const fv_layout *layout, const fv_states *states,
                             fv_kv_cache **caches);
 /* Every sequence's tokens into its cache, as far as it keeps them; strides of io are resolved. */
 void fv_kv_caches_store(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,

@@ -16,6 +16,14 @@ struct fv_attention {
     int64_t m, r;                 /* projections, features; 0 for kinds without */
 };
 
+/* States of the streams of a call: each where its pointer says, or in a row, `stride` apart (0: each as long as its own capacity
+ * makes it). */
+typedef struct fv_states {
+    void *const *each; /* NULL: in a row */
+    void *first;
+    size_t stride;
+} fv_states;
+
 #define FV_INPUT_BIT(which) (UINT32_C(1) << (which))
 /* Tokens of one call at most, so that every product of a token count with a row of floats fits. */
 #define FV_MAX_TOKENS ((int64_t)1 << 40)
@@ -37,7 +45,7 @@ fv_status fv_options_check(const fv_attention *op);
 /* FV_ERR_USAGE when a sequence, or a stream with the tokens to come, is longer than the features of the operator's kind are
  * made for (places.c). continued: the call's, whose states it continues; NULL: it begins sequences. */
 fv_status fv_places_check(const fv_attention *op, const fv_layout *layout, const fv_attention_io *continued);
-fv_status fv_places_check_step(const fv_attention *op, int64_t streams, const void *states, size_t bytes);
+fv_status fv_places_check_step(const fv_attention *op, int64_t streams, const fv_states *states);
 /* Bits of all inputs that a kind may take, with whatever modifiers it can have. */
 uint32_t fv_mechanism_inputs(const fv_mechanism *mechanism);
 
@@ -71,9 +79,25 @@ struct fv_mechanism {
     void (*state_init)(const fv_attention *op, int64_t capacity, void *state);
     void (*state_view)(const fv_attention *op, void *state, fv_state_view *view);
     fv_status (*state_merge)(const fv_attention *op, void *dst, const void *a, const void *b);
-    fv_status (*step)(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
-                      size_t state_bytes, void *scratch);
+    fv_status (*step)(const fv_attention *op, int64_t streams, const fv_attention_io *io,
+                      const fv_states *states, void *scratch);
 };
+
+/* The state of stream s, behind the `before` of stream s - 1. */
+static inline void *fv_states_next(const fv_attention *op, const fv_states *states, int64_t s, void *before)
+{
+    if (states->each != NULL)
+        return states->each[s];
+    if (s == 0)
+        return states->first;
+    size_t bytes = states->stride;
+    if (bytes == 0) {
+        fv_state_view view;
+        op->mechanism->state_view(op, before, &view);
+        bytes = op->mechanism->state_bytes(op, view.capacity);
+    }
+    return (char *)before + bytes;
+}
 
 /* Offsets of the keys of a layout. */
 static inline const int64_t *fv_layout_keys(const fv_layout *layout)

@@ -300,11 +300,10 @@ fv_status fv_attention_state_merge(const fv_attention *op, void *dst, const void
     return op->mechanism->state_merge(op, dst, a, b);
 }
 
-fv_status fv_attention_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
-                            size_t state_bytes, void *scratch)
+static fv_status step(const fv_attention *op, int64_t streams, const fv_attention_io *io,
+                      const fv_states *states, void *scratch)
 {
     const fv_attention_options *o = &op->options;
-    TRY(check_state(op));
     if (!o->causal)
         return fv_fail(op->ctx, FV_ERR_USAGE,
                        "attention %s cannot stream token by token: it is not causal; forward reads its state",
@@ -313,13 +312,27 @@ fv_status fv_attention_step(const fv_attention *op, int64_t streams, const fv_at
     TRY(check_inputs(op, streams, streams, io));
     TRY(check_tensor(op, "v", io->v, streams, o->kv_heads * o->value_dim, io->v_stride));
     TRY(check_tensor(op, "y", io->y, streams, o->heads * o->value_dim, io->y_stride));
-    if (state_bytes < op->mechanism->state_bytes(op, 0) || state_bytes % sizeof(int64_t) != 0)
-        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: %zu bytes a state are too few", o->kind,
-                       state_bytes);
-    TRY(fv_places_check_step(op, streams, states, state_bytes));
+    TRY(fv_places_check_step(op, streams, states));
     if (fv_around_needed(op))
-        return fv_around_step(op, streams, io, states, state_bytes, scratch);
-    return op->mechanism->step(op, streams, io, states, state_bytes, scratch);
+        return fv_around_step(op, streams, io, states, scratch);
+    return op->mechanism->step(op, streams, io, states, scratch);
+}
+
+fv_status fv_attention_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
+                            size_t state_bytes, void *scratch)
+{
+    TRY(check_state(op));
+    if (state_bytes < op->mechanism->state_bytes(op, 0) || state_bytes % sizeof(int64_t) != 0)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: %zu bytes a state are too few", op->options.kind,
+                       state_bytes);
+    return step(op, streams, io, &(fv_states){.first = states, .stride = state_bytes}, scratch);
+}
+
+fv_status fv_attention_step_each(const fv_attention *op, int64_t streams, const fv_attention_io *io,
+                                 void *const *states, void *scratch)
+{
+    TRY(check_state(op));
+    return step(op, streams, io, &(fv_states){.each = states}, scratch);
 }
 
 /* ---- rows of the matrix -------------------------------------------------------------------------- */

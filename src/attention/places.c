@@ -20,31 +20,35 @@ static bool limited(const fv_attention *op)
 }
 
 /* Every state begins with its count. */
-static int64_t seen(const void *states, size_t bytes, int64_t s)
+static int64_t seen(const void *state)
 {
     int64_t tokens = 0;
-    if (states != NULL)
-        memcpy(&tokens, (const char *)states + (size_t)s * bytes, sizeof tokens);
+    if (state != NULL)
+        memcpy(&tokens, state, sizeof tokens);
     return tokens;
 }
 
 fv_status fv_places_check(const fv_attention *op, const fv_layout *layout, const fv_attention_io *continued)
 {
     const int64_t *q = layout->offsets_q, *k = fv_layout_keys(layout);
-    const void *states = continued != NULL ? continued->state : NULL;
-    size_t bytes = states != NULL ? op->mechanism->state_bytes(op, 0) : 0;
+    const fv_states states = {.first = continued != NULL ? continued->state : NULL};
+    void *state = NULL;
     for (int64_t s = 0; limited(op) && s < layout->sequences; s++) {
-        int64_t before = seen(states, bytes, s); /* keys, and of a causal call queries */
+        state = states.first != NULL ? fv_states_next(op, &states, s, state) : NULL;
+        int64_t before = seen(state); /* keys, and of a causal call queries */
         int64_t queries =
             q[s + 1] - q[s] + (op->options.causal || continued == NULL ? before : continued->first_query);
-        TRY(check(op, states != NULL ? "stream" : "sequence", s, FV_MAX(queries, before + k[s + 1] - k[s])));
+        TRY(check(op, state != NULL ? "stream" : "sequence", s, FV_MAX(queries, before + k[s + 1] - k[s])));
     }
     return FV_OK;
 }
 
-fv_status fv_places_check_step(const fv_attention *op, int64_t streams, const void *states, size_t bytes)
+fv_status fv_places_check_step(const fv_attention *op, int64_t streams, const fv_states *states)
 {
-    for (int64_t s = 0; limited(op) && s < streams; s++)
-        TRY(check(op, "stream", s, seen(states, bytes, s) + 1));
+    void *state = NULL;
+    for (int64_t s = 0; limited(op) && s < streams; s++) {
+        state = fv_states_next(op, states, s, state);
+        TRY(check(op, "stream", s, seen(state) + 1));
+    }
     return FV_OK;
 }

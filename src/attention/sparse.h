@@ -124,8 +124,8 @@ fv_status fv_sparse_weights(const fv_attention *op, const fv_layout *layout, con
 double fv_sparse_flop(const fv_attention *op, const fv_layout *layout);
 size_t fv_sparse_state_bytes(const fv_attention *op, int64_t capacity);
 void fv_sparse_state_init(const fv_attention *op, int64_t capacity, void *state);
-fv_status fv_sparse_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
-                         size_t state_bytes, void *scratch);
+fv_status fv_sparse_step(const fv_attention *op, int64_t streams, const fv_attention_io *io,
+                         const fv_states *states, void *scratch);
 
 /* What all patterns share in their row. */
 #define FV_SPARSE_ROW                                                                                        \

@@ -11,7 +11,8 @@ typedef struct forward_call {
     float *lse; /* [H][Tq] */
     int phase;
     int64_t *first;       /* [sequences + 1] index of a sequence's first task */
-    fv_kv_cache **states; /* [sequences] where io.state is given */
+    bool continues;       /* the streams of states */
+    fv_kv_cache **states; /* [sequences] */
     char *workers;
     size_t worker_bytes;
 } forward_call;
@@ -193,7 +194,7 @@ static void attend_tile(const forward_call *c, const group_view *x, const fv_spa
 static fv_sparse_place place_of(const forward_call *c, int64_t s, int64_t h)
 {
     fv_sparse_place place = fv_sparse_place_of(c->op, c->layout, s, h);
-    place.from = c->io.state != NULL ? c->states[s]->tokens : 0;
+    place.from = c->continues ? c->states[s]->tokens : 0;
     place.queries += place.from, place.keys += place.from;
     return place;
 }
@@ -259,18 +260,22 @@ static void run(forward_call *c)
         number_tasks(c);
         fv_parallel(op->ctx, c->first[c->layout->sequences], forward_task, c);
     }
-    if (c->io.state != NULL) /* last: a ring's new rows take the place of some that were just read */
+    if (c->continues) /* last: a ring's new rows take the place of some that were just read */
         fv_kv_caches_store(op, c->layout, &c->io, c->states);
 }
 
 fv_status fv_sparse_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
                             void *saved, void *scratch)
 {
-    forward_call call = {.op = op, .layout = layout, .io = fv_softmax_resolve(op, io), .lse = saved};
+    forward_call call = {.op = op,
+                         .layout = layout,
+                         .io = fv_softmax_resolve(op, io),
+                         .lse = saved,
+                         .continues = io->state != NULL};
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
     lay_out(&arena, &call, saved != NULL);
-    if (io->state != NULL)
-        TRY(fv_kv_caches_find(op, layout, io->state, 0, call.states));
+    if (call.continues)
+        TRY(fv_kv_caches_find(op, layout, &(fv_states){.first = io->state}, call.states));
     run(&call);
     return FV_OK;
 }
@@ -302,18 +307,17 @@ void fv_sparse_state_init(const fv_attention *op, int64_t capacity, void *state)
 }
 
 /* Streams are sequences of one token; their offsets are the first array of scratch (lay_out). */
-fv_status fv_sparse_step(const fv_attention *op, int64_t streams, const fv_attention_io *io, void *states,
-                         size_t state_bytes, void *scratch)
+fv_status fv_sparse_step(const fv_attention *op, int64_t streams, const fv_attention_io *io,
+                         const fv_states *states, void *scratch)
 {
     fv_arena ahead = fv_arena_over(scratch, SIZE_MAX), arena = ahead;
     int64_t *offsets = FV_PUSH(&ahead, int64_t, streams + 1);
     for (int64_t s = 0; s <= streams; s++)
         offsets[s] = s;
     fv_layout layout = {streams, offsets, NULL};
-    forward_call call = {.op = op, .layout = &layout, .io = fv_softmax_resolve(op, io)};
+    forward_call call = {.op = op, .layout = &layout, .io = fv_softmax_resolve(op, io), .continues = true};
     lay_out(&arena, &call, false);
-    call.io.state = states;
-    TRY(fv_kv_caches_find(op, &layout, states, state_bytes, call.states));
+    TRY(fv_kv_caches_find(op, &layout, states, call.states));
     run(&call);
     return FV_OK;
 }

@@ -59,9 +59,7 @@ static fv_attention_io make_io(const fv_tape *tape, const fv_node *node, int whi
                           .q_stride = a->q_stride,
                           .k_stride = a->k_stride,
                           .v_stride = a->k_stride,
-                          .y_stride = whole->heads * whole->dim,
-                          .state = part->states,
-                          .first_query = node->as.attention.call.first_query};
+                          .y_stride = whole->heads * whole->dim};
     bind_inputs(tape, node, part, &io);
     return io;
 }
@@ -134,17 +132,44 @@ static void gather_gradients(const fv_tape *tape, const fv_attention_part *part,
 
 /* ---- forward ------------------------------------------------------------------------------------- */
 
-/* One token of one stream is a step; more of them, or the first ones, or across, a forward that continues the state. */
+/* Row `row` of an array that may not be there. */
+static const float *at_row(const float *x, int64_t row, int64_t stride)
+{
+    return x != NULL ? x + row * stride : NULL;
+}
+
+/* Sequence s of a call that continues states, alone: these stand apart. */
+static fv_status attend_one(const fv_node *node, const fv_attention_part *part, const fv_attention_io *io,
+                            int64_t s, void *scratch)
+{
+    const fv_attention_call *call = &node->as.attention.call;
+    bool apart = call->layout->offsets_k != NULL;
+    const int64_t *q = call->layout->offsets_q, *k = apart ? call->layout->offsets_k : q;
+    const int64_t queries[] = {0, q[s + 1] - q[s]}, keys[] = {0, k[s + 1] - k[s]};
+    const fv_layout layout = {1, queries, apart ? keys : NULL};
+    fv_attention_io one = *io;
+    one.q = at_row(io->q, q[s], io->q_stride);
+    one.k = at_row(io->k, k[s], io->k_stride);
+    one.v = at_row(io->v, k[s], io->v_stride);
+    one.y = io->y != NULL ? io->y + q[s] * io->y_stride : NULL;
+    one.state = part->states[s];
+    one.first_query = call->first_queries != NULL ? call->first_queries[s] : 0;
+    return fv_attention_forward(part->op, &layout, &one, NULL, scratch);
+}
+
+/* One token a stream is a step; more of them, or the first ones, or across, a forward that continues the state. */
 static fv_status attend(const fv_node *node, const fv_attention_part *part, const fv_attention_io *io,
                         void *saved, void *scratch)
 {
     const fv_layout *layout = node->as.attention.call.layout;
     bool single = layout->offsets_q[layout->sequences] == layout->sequences;
-    if (part->states == NULL || node->as.attention.cross || !single)
+    if (part->states == NULL)
         return fv_attention_forward(part->op, layout, io, saved, scratch);
-    fv_attention_io one = *io;
-    one.state = NULL;
-    return fv_attention_step(part->op, layout->sequences, &one, part->states, part->state_bytes, scratch);
+    if (single && !node->as.attention.cross)
+        return fv_attention_step_each(part->op, layout->sequences, io, part->states, scratch);
+    for (int64_t s = 0; s < layout->sequences; s++)
+        TRY(attend_one(node, part, io, s, scratch));
+    return FV_OK;
 }
 
 static const float *input_data(const fv_tape *tape, const fv_node *node, int which)

@@ -1,7 +1,7 @@
 /* product.c: tiled products and column sums.
  *
- * A row's bits do not depend on the other rows: a batch gives what its sequences give alone. Only a step of a
- * stream, where the law is a tolerance, multiplies by the faster gemv.
+ * A row's bits do not depend on the other rows: a batch gives what its sequences give alone. Only steps of
+ * streams, where the law against whole sequences is a tolerance, multiply by few_rows, which packs nothing.
  *
  * A tile runs on one core through a GEMM that packs its operands, so it should be large enough for packing
  * to vanish (256 to 512 on a side) and there should be enough of them to share (8 or more). */
@@ -53,7 +53,7 @@ typedef struct product_job {
     const fv_kernels *kernels;
     const fv_product *p;
     tiling tiles;
-    bool step; /* matrix times vector */
+    bool few; /* rows of x */
 } product_job;
 
 static void product_tile(void *arg, int64_t index, int worker)
@@ -65,8 +65,9 @@ static void product_tile(void *arg, int64_t index, int worker)
     int64_t col = index % job->tiles.across * job->tiles.cols, cols = FV_MIN(job->tiles.cols, p->n - col);
     const float *a = p->ta == 'N' ? p->a + row * p->lda : p->a + row;
     const float *b = p->tb == 'N' ? p->b + col : p->b + col * p->ldb;
-    if (job->step)
-        job->kernels->gemv('N', cols, p->k, 1.0f, b, p->ldb, a, p->beta, p->c + col);
+    if (job->few)
+        job->kernels->few_rows(rows, cols, p->k, a, p->lda, b, p->ldb, p->beta, p->c + row * p->ldc + col,
+                               p->ldc);
     else
         job->kernels->gemm(p->ta, p->tb, rows, cols, p->k, 1.0f, a, p->lda, b, p->ldb, p->beta,
                            p->c + row * p->ldc + col, p->ldc);
@@ -79,7 +80,7 @@ void fv_tape_product(fv_tape *tape, const fv_product *product)
     if (product->m == 0 || product->n == 0)
         return;
     product_job job = {tape->ctx->kernels, product, cut(product->m, product->n),
-                       tape->stepping && product->m == 1 && product->ta == 'N' && product->tb == 'T'};
+                       tape->stepping && product->ta == 'N' && product->tb == 'T'};
     fv_tape_parallel(tape, job.tiles.count, product_tile, &job);
 }
 

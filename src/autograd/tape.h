@@ -95,8 +95,7 @@ typedef struct fv_attention_part {
     const fv_attention *op;            /* value_dim = dim */
     const float *drawn;                /* its random inputs; NULL: it takes none */
     const fv_attention_inputs *inputs; /* NULL: it takes none */
-    void *states;                      /* streaming: [sequences] of state_bytes, continued; NULL: none */
-    size_t state_bytes;
+    void *const *states;               /* streaming: [sequences], each its own, continued; NULL: none */
 } fv_attention_part;
 
 enum { FV_ATTENTION_PARTS = 2 };
@@ -105,7 +104,8 @@ enum { FV_ATTENTION_PARTS = 2 };
 typedef struct fv_attention_call {
     fv_attention_part parts[FV_ATTENTION_PARTS];
     const fv_layout *layout;
-    int64_t first_query; /* streaming across: tokens that came before the queries */
+    const int64_t
+        *first_queries; /* streaming across: [sequences] tokens that came before the queries; NULL: 0 */
 } fv_attention_call;
 
 /* Where the heads of an operator stand in the layer's rows. */
@@ -181,7 +181,7 @@ struct fv_tape {
     bool running;  /* false: measuring */
     bool training; /* a backward follows */
     bool saving;   /* forward leaves what backward reads: training, and no segment's first run */
-    bool stepping; /* one token of a stream: products of one row may take their own path */
+    bool stepping; /* one token each of some streams: products of these few rows take their own path */
     bool keep_all; /* segments are kept like everything else: what a test holds them against */
     const float *parameters;
     float *gradients;

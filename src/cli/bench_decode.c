@@ -3,7 +3,8 @@
  * A stream is first fed the tokens before the position, in chunks as a prompt is; then tokens one by one, timed each,
  * without sampling. A token reads every weight once and the state of the tokens before it, so memory bounds it: bytes
  * are those of fv_stream_measure in the middle of the timed tokens, and their rate is held against the rate at which the
- * machine reads memory. Above 1: the weights stay in the processor's caches. With a batch the streams take turns.
+ * machine reads memory. Above 1: the weights stay in the processor's caches. The streams of a batch take their tokens
+ * together, and share the weights.
  */
 #include "bench.h"
 #include <string.h>
@@ -18,7 +19,7 @@ static const cli_option options[] = {
      .type = CLI_LIST,
      .metavar = "B,...",
      .fallback = "1",
-     .help = "streams that take turns"},
+     .help = "streams that take their tokens together"},
     {.name = "repeat",
      .type = CLI_INT,
      .metavar = "N",
@@ -42,7 +43,8 @@ typedef struct work {
     int repeat;
     int64_t fed; /* tokens made so far */
     int32_t *prompt;
-    float *logits;
+    int32_t *tokens; /* [batch] */
+    float *logits;   /* [batch][vocabulary] */
     double *seconds;
 } work;
 
@@ -76,10 +78,12 @@ static fv_status make_streams(work *w)
 {
     int64_t vocabulary = fv_model_tokenizer(w->model)->size;
     w->prompt = fv_alloc(w->ctx, (size_t)w->position * sizeof *w->prompt);
-    w->logits = fv_alloc(w->ctx, (size_t)vocabulary * sizeof *w->logits);
+    w->tokens = fv_alloc(w->ctx, (size_t)w->batch * sizeof *w->tokens);
+    w->logits = fv_alloc(w->ctx, (size_t)(w->batch * vocabulary) * sizeof *w->logits);
     w->seconds = fv_alloc(w->ctx, (size_t)w->repeat * sizeof *w->seconds);
     w->streams = fv_alloc(w->ctx, (size_t)w->batch * sizeof(fv_stream *));
-    if (w->prompt == NULL || w->logits == NULL || w->seconds == NULL || w->streams == NULL)
+    if (w->prompt == NULL || w->tokens == NULL || w->logits == NULL || w->seconds == NULL ||
+        w->streams == NULL)
         return FV_ERR_RESOURCE;
     memset(w->streams, 0, (size_t)w->batch * sizeof(fv_stream *));
     for (int64_t s = 0; s < w->batch; s++)
@@ -93,6 +97,7 @@ static void release(work *w)
         fv_stream_destroy(w->streams[s]);
     fv_free(w->ctx, w->streams);
     fv_free(w->ctx, w->prompt);
+    fv_free(w->ctx, w->tokens);
     fv_free(w->ctx, w->logits);
     fv_free(w->ctx, w->seconds);
     fv_model_destroy(w->model);
@@ -134,11 +139,10 @@ static fv_status feed_prompts(work *w, double *seconds)
 /* One token for every stream; *seconds for one of them. */
 static fv_status feed_round(work *w, double *seconds)
 {
+    for (int64_t s = 0; s < w->batch; s++)
+        w->tokens[s] = next_token(w);
     double begin = cli_now();
-    for (int64_t s = 0; s < w->batch; s++) {
-        int32_t token = next_token(w);
-        CLI_TRY(fv_stream_feed(w->streams[s], &token, 1, w->logits));
-    }
+    CLI_TRY(fv_streams_step(w->streams, w->batch, w->tokens, w->logits));
     *seconds = (cli_now() - begin) / (double)w->batch;
     return FV_OK;
 }
@@ -162,7 +166,7 @@ static fv_status make_row(const bench *b, const fv_config *config, const work *w
     int64_t features;
     CLI_TRY(bench_count_features(w->ctx, b->args, w->config, &features));
     CLI_TRY(fv_stream_measure(w->model, w->position + 1 + w->repeat / 2, &cost));
-    double bytes = (double)cost.weights + (double)cost.state;
+    double bytes = (double)cost.weights / (double)w->batch + (double)cost.state;
     *row = bench_model_row(config, "position", features);
     json_t *more = json_pack("{s:f, s:I, s:f, s:n, s:f, s:f, s:f, s:f, s:I, s:i}", "ms_per_token", ms->median,
                              "bytes_per_token", (json_int_t)bytes, "bandwidth_gbs", bytes / ms->median * 1e-6,
@@ -258,8 +262,10 @@ const cli_command cli_bench_decode = {
                    "rate at which this machine reads memory, measured in the same run at the same number of "
                    "threads. Above 1 "
                    "the weights stay in the processor's caches. `prompt/s` are the tokens of the prompt a "
-                   "second. Streams of a "
-                   "batch take turns, each reading the weights.",
+                   "second. The streams "
+                   "of a batch take their tokens together and share what the weights cost; times and bytes "
+                   "are those of one of "
+                   "their tokens.",
     .examples =
         "favor bench decode\n"
         "favor bench decode --attention exact,relu --length 1024,16384,262144 --layers 12 --d-model 768 "

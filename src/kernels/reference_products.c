@@ -69,6 +69,13 @@ void fv_gemv_reference(char ta, int64_t m, int64_t k, float alpha, const float *
     }
 }
 
+void fv_few_rows_reference(int64_t n, int64_t m, int64_t k, const float *x, int64_t ldx, const float *a,
+                           int64_t lda, float beta, float *y, int64_t ldy)
+{
+    for (int64_t i = 0; i < n; i++)
+        fv_gemv_reference('N', m, k, 1.0f, a, lda, x + i * ldx, beta, y + i * ldy);
+}
+
 void fv_row_dots_reference(int64_t n, int64_t c, float alpha, const float *a, int64_t lda, const float *b,
                            int64_t ldb, float beta, float *out)
 {

@@ -190,9 +190,9 @@ static void set_layouts(fv_pass *pass, const fv_batch *batch)
 static void set_lists(fv_model *model, const fv_batch *batch, batch_pass *b)
 {
     fv_workspace *work = &model->work;
-    fv_batch_positions(batch->sequences, batch->offsets, 0, work->positions);
+    fv_batch_positions(batch->sequences, batch->offsets, NULL, work->positions);
     if (model->shape.decoder_layers > 0)
-        fv_batch_positions(batch->sequences, batch->source_offsets, 0, work->source_positions);
+        fv_batch_positions(batch->sequences, batch->source_offsets, NULL, work->source_positions);
     bool labels = model->shape.head != FV_HEAD_LM;
     if (labels)
         list_firsts(work, batch);

@@ -1,7 +1,8 @@
-/* stream.c: one sequence, token by token.
+/* stream.c: sequences, token by token.
  *
  * What the layers remember is their attention states; a token passes through the same tape as a batch does,
- * with one row. Long prompts go in chunks at the speed of a batch. Kernelised kinds, window and longformer have a
+ * with one row. Long prompts go in chunks at the speed of a batch. One token each of several streams are the rows of one pass,
+ * which reads the weights once; their products are made so that the bits of a row are those it has alone. Kernelised kinds, window and longformer have a
  * state of fixed size, so that cost and memory of a token do not depend on its position; other kinds keep keys and
  * values up to the stream's capacity. Heads of two kinds in a layer have a state each.
  *
@@ -178,6 +179,7 @@ void fv_stream_destroy(fv_stream *stream)
     fv_context *ctx = stream->model->ctx;
     fv_memories_free(&stream->memories, stream->model);
     fv_free(ctx, stream->states);
+    fv_free(ctx, stream->lists_memory);
     fv_free(ctx, stream->logits);
     fv_free(ctx, stream);
 }
@@ -189,56 +191,107 @@ int64_t fv_stream_tokens(const fv_stream *stream)
 
 /* ---- passes -------------------------------------------------------------------------------------- */
 
-/* Layers over the pass's tokens, the last of which may decide the logits; or the encoder over its source. */
+/* Layers over the pass's tokens; or the encoder over its source. */
 typedef struct stream_pass {
     fv_pass pass;
-    bool last; /* tokens: the logits are wanted */
+    int64_t streams;
+    float *logits; /* [streams][vocabulary] after the last token of each; NULL: not wanted */
 } stream_pass;
 
-static void record(fv_stream *stream, const stream_pass *p, void *memory, size_t bytes)
+static void record(fv_model *model, const stream_pass *p, void *memory, size_t bytes)
 {
-    fv_model *model = stream->model;
     fv_tape *tape = &model->tape;
     fv_tape_reset(tape, false, memory, bytes);
     if (p->pass.source_tokens > 0) {
         fv_transformer_encode(model, &p->pass);
         return;
     }
-    tape->stepping = p->pass.tokens == 1;
+    tape->stepping = p->pass.tokens == p->streams;
     int x = fv_transformer_layers(model, &p->pass);
-    if (!p->last)
+    if (p->logits == NULL)
         return;
-    int logits = fv_head_logits(model, &p->pass, x, model->work.selected, 1);
+    int logits = fv_head_logits(model, &p->pass, x, model->work.selected, p->streams);
     fv_tape_hold(tape, logits);
-    fv_tape_place(tape, logits, stream->logits);
+    fv_tape_place(tape, logits, p->logits);
 }
 
-static fv_status plan(fv_stream *stream, const stream_pass *p)
+static fv_status plan(fv_model *model, const stream_pass *p)
 {
     const fv_list_sizes sizes = {
-        .tokens = p->pass.tokens, .source_tokens = p->pass.source_tokens, .selected = 1};
-    record(stream, p, NULL, 0);
-    TRY(fv_tape_forward(&stream->model->tape));
-    return fv_workspace_reserve(stream->model, stream->model->tape.pool.peak, &sizes);
+        .tokens = p->pass.tokens, .source_tokens = p->pass.source_tokens, .selected = p->streams};
+    record(model, p, NULL, 0);
+    TRY(fv_tape_forward(&model->tape));
+    return fv_workspace_reserve(model, model->tape.pool.peak, &sizes);
 }
 
-static fv_status run(fv_stream *stream, stream_pass *p)
+static fv_status run(fv_model *model, stream_pass *p)
 {
-    fv_model *model = stream->model;
     fv_workspace *work = &model->work;
     fv_pass *pass = &p->pass;
-    TRY(plan(stream, p));
-    work->selected[0] = (int32_t)FV_MAX(pass->tokens - 1, 0);
+    TRY(plan(model, p));
+    for (int64_t s = 0; s < pass->layout.sequences; s++)
+        work->selected[s] = (int32_t)pass->layout.offsets_q[s + 1] - 1;
     fv_batch_positions(pass->layout.sequences, pass->layout.offsets_q, pass->first, work->positions);
-    fv_batch_positions(pass->source_layout.sequences, pass->source_layout.offsets_q, 0,
+    fv_batch_positions(pass->source_layout.sequences, pass->source_layout.offsets_q, NULL,
                        work->source_positions);
     pass->positions = work->positions;
     pass->source_positions = work->source_positions;
-    record(stream, p, work->pool, work->pool_bytes);
+    record(model, p, work->pool, work->pool_bytes);
     model->tape.parameters = model->values;
     fv_status status = fv_tape_forward(&model->tape);
     model->tape.parameters = NULL;
     return status;
+}
+
+/* ---- what a pass is told of its streams ---------------------------------------------------------------- */
+
+static void lay_out_lists(fv_arena *arena, const fv_model *model, int64_t streams, fv_stream_lists *lists)
+{
+    *lists = (fv_stream_lists){.streams = streams};
+    lists->states = FV_PUSH(arena, void *, layers_of(model) * FV_PASS_STATES * streams);
+    lists->first = FV_PUSH(arena, int64_t, streams);
+    lists->none = FV_PUSH(arena, int64_t, streams + 1);
+    lists->offsets = FV_PUSH(arena, int64_t, streams + 1);
+}
+
+/* Makes room in the first stream's lists. */
+static fv_status reserve_lists(fv_stream *owner, int64_t streams)
+{
+    const fv_model *model = owner->model;
+    fv_stream_lists *lists = &owner->lists;
+    if (streams <= lists->streams)
+        return FV_OK;
+    fv_arena arena = fv_arena_measure();
+    lay_out_lists(&arena, model, streams, lists);
+    size_t bytes = arena.used;
+    fv_free(model->ctx, owner->lists_memory);
+    *lists = (fv_stream_lists){0};
+    owner->lists_memory = fv_alloc(model->ctx, bytes);
+    if (owner->lists_memory == NULL)
+        return FV_ERR_RESOURCE;
+    arena = fv_arena_over(owner->lists_memory, bytes);
+    lay_out_lists(&arena, model, streams, lists);
+    return FV_OK;
+}
+
+/* Of `tokens` tokens of each stream. */
+static void fill_lists(fv_stream *const *streams, int64_t count, int64_t tokens, const fv_stream_lists *lists)
+{
+    const fv_model *model = streams[0]->model;
+    int64_t of_layer = places_of_layer(model);
+    for (int64_t s = 0; s <= count; s++) {
+        lists->offsets[s] = s * tokens;
+        lists->none[s] = 0;
+    }
+    for (int64_t s = 0; s < count; s++) {
+        lists->first[s] = streams[s]->tokens;
+        for (int64_t i = 0; i < layers_of(model) * FV_PASS_STATES; i++)
+            lists->states[i * count + s] = NULL;
+        for (int64_t i = 0; i < fv_stream_places(streams[s]); i++) {
+            int64_t at = i / of_layer * FV_PASS_STATES + i % of_layer;
+            lists->states[at * count + s] = fv_stream_place_at(streams[s], i).state;
+        }
+    }
 }
 
 /* Tokens of the vocabulary that the model's positions reach, `before` of them passed. */
@@ -267,13 +320,16 @@ static fv_status check_tokens(const fv_model *model, const char *what, int64_t b
 static fv_status encode(fv_stream *stream, const int32_t *tokens, const fv_memories *memories)
 {
     const int64_t none[] = {0, 0}, all[] = {0, memories->tokens};
+    const fv_stream_lists *lists = &stream->lists;
+    TRY(reserve_lists(stream, 1));
+    for (int64_t i = 0; i < layers_of(stream->model) * FV_PASS_STATES; i++)
+        lists->states[i] = memories->states + (size_t)(i / FV_PASS_STATES) * memories->bytes;
     stream_pass p = {.pass = {.source_tokens = memories->tokens,
                               .source_ids = tokens,
                               .source_layout = {1, all, NULL},
                               .across = {1, none, all},
-                              .memories = memories->states,
-                              .memory_bytes = memories->bytes}};
-    return run(stream, &p);
+                              .states = lists->states}};
+    return run(stream->model, &p);
 }
 
 fv_status fv_stream_source(fv_stream *stream, const int32_t *tokens, int64_t count)
@@ -321,31 +377,63 @@ static fv_status check_feed(const fv_stream *stream, const int32_t *tokens, int6
     return check_tokens(model, "stream", stream->tokens, tokens, count);
 }
 
-static fv_status feed_chunk(fv_stream *stream, const int32_t *tokens, int64_t count, bool last)
+/* `each` tokens of every stream, stream after stream. */
+static fv_status feed(fv_stream *const *streams, int64_t count, const int32_t *tokens, int64_t each,
+                      float *logits)
 {
-    const int64_t offsets[] = {0, count}, none[] = {0, 0};
-    stream_pass p = {.pass = {.tokens = count,
+    const fv_stream_lists *lists = &streams[0]->lists;
+    TRY(reserve_lists(streams[0], count));
+    fill_lists(streams, count, each, lists);
+    stream_pass p = {.pass = {.tokens = count * each,
                               .ids = tokens,
-                              .layout = {1, offsets, NULL},
-                              .across = {1, offsets, none},
-                              .first = stream->tokens,
-                              .states = stream->states,
-                              .state_bytes = {stream->state_bytes[0], stream->state_bytes[1]},
-                              .memories = stream->memories.states,
-                              .memory_bytes = stream->memories.bytes},
-                     .last = last};
-    TRY(run(stream, &p));
-    stream->tokens += count;
+                              .layout = {count, lists->offsets, NULL},
+                              .across = {count, lists->offsets, lists->none},
+                              .first = lists->first,
+                              .states = lists->states},
+                     .streams = count,
+                     .logits = logits};
+    TRY(run(streams[0]->model, &p));
+    for (int64_t s = 0; s < count; s++)
+        streams[s]->tokens += each;
     return FV_OK;
 }
 
 fv_status fv_stream_feed(fv_stream *stream, const int32_t *tokens, int64_t count, float *logits)
 {
-    const fv_model *model = stream->model;
     TRY(check_feed(stream, tokens, count));
     for (int64_t t = 0; t < count; t += CHUNK)
-        TRY(feed_chunk(stream, tokens + t, FV_MIN(CHUNK, count - t), t + CHUNK >= count));
-    memcpy(logits, stream->logits, (size_t)model->shape.vocabulary * sizeof *logits);
+        TRY(feed(&stream, 1, tokens + t, FV_MIN(CHUNK, count - t),
+                 t + CHUNK >= count ? stream->logits : NULL));
+    memcpy(logits, stream->logits, (size_t)stream->model->shape.vocabulary * sizeof *logits);
+    return FV_OK;
+}
+
+static fv_status check_streams(fv_stream *const *streams, int64_t count, const int32_t *tokens)
+{
+    for (int64_t s = 0; s < count; s++) {
+        const fv_model *model = streams[0]->model;
+        if (streams[s]->model != model)
+            return fv_fail(model->ctx, FV_ERR_USAGE, "stream %lld is of another model than stream 0",
+                           (long long)s);
+        for (int64_t other = 0; other < s; other++)
+            if (streams[other] == streams[s])
+                return fv_fail(model->ctx, FV_ERR_USAGE,
+                               "streams %lld and %lld are the same; expected different ones",
+                               (long long)other, (long long)s);
+        TRY(check_feed(streams[s], tokens + s, 1));
+    }
+    return FV_OK;
+}
+
+fv_status fv_streams_step(fv_stream *const *streams, int64_t count, const int32_t *tokens, float *logits)
+{
+    if (count == 0)
+        return FV_OK;
+    TRY(check_streams(streams, count, tokens));
+    TRY(feed(streams, count, tokens, 1, logits));
+    int64_t vocabulary = streams[0]->model->shape.vocabulary;
+    for (int64_t s = 0; s < count; s++)
+        memcpy(streams[s]->logits, logits + s * vocabulary, (size_t)vocabulary * sizeof *logits);
     return FV_OK;
 }
 

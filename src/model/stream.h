@@ -11,6 +11,14 @@ typedef struct fv_memories {
     char *states;   /* [decoder_layers] */
 } fv_memories;
 
+/* What a pass is told of its streams, laid out for `streams` of them at most; see fv_pass. */
+typedef struct fv_stream_lists {
+    int64_t streams;
+    int64_t *offsets, *none; /* [streams + 1] of their tokens; zeros */
+    int64_t *first;          /* [streams] */
+    void **states;           /* [layers][FV_PASS_STATES][streams] */
+} fv_stream_lists;
+
 struct fv_stream {
     fv_model *model;
     int64_t tokens;                         /* fed so far */
@@ -18,7 +26,9 @@ struct fv_stream {
     size_t state_bytes[FV_ATTENTION_PARTS]; /* of one layer */
     char *states;                           /* [layers] of both, of the stack that predicts */
     fv_memories memories;
-    float *logits; /* [vocabulary] after the last token */
+    float *logits;         /* [vocabulary] after the last token */
+    fv_stream_lists lists; /* of the passes in which it is the first stream */
+    void *lists_memory;
 };
 
 /* One state of a stream: of the first or second part of a layer's own attention, or of its cross attention. */

@@ -105,19 +105,18 @@ static fv_attention_call make_call(const stack *k, fv_use use, int64_t layer)
     const fv_layout *layout = use == FV_USE_CROSS ? &k->pass->across
                               : reads_source(k)   ? &k->pass->source_layout
                                                   : &k->pass->layout;
-    fv_attention_call call = {.layout = layout, .first_query = use == FV_USE_CROSS ? k->pass->first : 0};
-    char *states = use == FV_USE_CROSS ? NULL : k->pass->states;
-    size_t both = k->pass->state_bytes[0] + k->pass->state_bytes[1];
+    fv_attention_call call = {.layout = layout, .first_queries = use == FV_USE_CROSS ? k->pass->first : NULL};
+    void *const *states = reads_source(k) ? NULL : k->pass->states;
+    if (states != NULL)
+        states += layer * FV_PASS_STATES * layout->sequences;
     for (int i = 0; i < FV_ATTENTION_PARTS; i++) {
-        call.parts[i] = (fv_attention_part){.op = model->ops.of[use][i].op,
-                                            .drawn = site->drawn[i],
-                                            .inputs = &site->inputs[i],
-                                            .state_bytes = k->pass->state_bytes[i]};
-        if (states != NULL)
-            call.parts[i].states = states + (size_t)layer * both + (i > 0 ? k->pass->state_bytes[0] : 0);
+        int which = use == FV_USE_CROSS ? FV_ATTENTION_PARTS : i;
+        call.parts[i] =
+            (fv_attention_part){.op = model->ops.of[use][i].op,
+                                .drawn = site->drawn[i],
+                                .inputs = &site->inputs[i],
+                                .states = states != NULL ? states + which * layout->sequences : NULL};
     }
-    if (use == FV_USE_CROSS && k->pass->memories != NULL)
-        call.parts[0].states = k->pass->memories + (size_t)layer * k->pass->memory_bytes;
     return call;
 }
 
@@ -251,7 +250,7 @@ int fv_transformer_layers(fv_model *model, const fv_pass *pass)
 {
     if (model->shape.decoder_layers == 0)
         return first_stack(model, pass);
-    stack k = decoder_over(model, pass, pass->memories != NULL ? -1 : encode(model, pass));
+    stack k = decoder_over(model, pass, pass->states != NULL ? -1 : encode(model, pass));
     return join(model, add_layers(&k, model->shape.decoder_layers));
 }
 

@@ -179,12 +179,13 @@ typedef struct fv_pass {
     int64_t source_tokens; /* encoder-decoder: what the encoder reads */
     const int32_t *source_ids, *source_positions;
     fv_layout source_layout, across; /* across: queries of layout, keys of source_layout */
-    int64_t first;                   /* streaming: tokens before these */
-    char *states; /* ... [layers] of both parts' state_bytes, of what predicts; NULL: not streaming */
-    size_t state_bytes[FV_ATTENTION_PARTS];
-    char *memories; /* ... [decoder_layers] of memory_bytes: what cross attention knows of the source */
-    size_t memory_bytes;
+    const int64_t *first;            /* streaming: [sequences] tokens before these; NULL: 0 */
+    /* ... [layers][FV_PASS_STATES][sequences] states of the stack that predicts: of the parts of its own attention, then of
+     * what cross attention knows of the source; NULL: not streaming */
+    void *const *states;
 } fv_pass;
+
+enum { FV_PASS_STATES = FV_ATTENTION_PARTS + 1 };
 
 /* Records embedding and layers; returns the residual stream behind the last layer. While streaming the encoder does not
  * run: its output is in the memories. */
@@ -218,6 +219,7 @@ size_t fv_workspace_bytes(size_t pool_bytes, const fv_list_sizes *sizes);
 fv_status fv_batch_check(const fv_model *model, const fv_batch *batch);
 fv_status fv_batch_check_targets(const fv_model *model, const fv_batch *batch);
 fv_status fv_batch_check_pooling(const fv_model *model, const fv_batch *batch);
-void fv_batch_positions(int64_t sequences, const int64_t *offsets, int64_t first, int32_t *positions);
+/* first [sequences]: positions of the first tokens; NULL: 0. */
+void fv_batch_positions(int64_t sequences, const int64_t *offsets, const int64_t *first, int32_t *positions);
 
 #endif

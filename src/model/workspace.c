@@ -48,11 +48,11 @@ fv_status fv_workspace_reserve(fv_model *model, size_t pool_bytes, const fv_list
     return FV_OK;
 }
 
-void fv_batch_positions(int64_t sequences, const int64_t *offsets, int64_t first, int32_t *positions)
+void fv_batch_positions(int64_t sequences, const int64_t *offsets, const int64_t *first, int32_t *positions)
 {
     for (int64_t s = 0; s < sequences; s++)
         for (int64_t t = offsets[s]; t < offsets[s + 1]; t++)
-            positions[t] = (int32_t)(first + t - offsets[s]);
+            positions[t] = (int32_t)((first != NULL ? first[s] : 0) + t - offsets[s]);
 }
 
 /* ---- what a batch must be ------------------------------------------------------------------------- */

@@ -31,6 +31,10 @@ COUNTED(void, gemv,
         (char ta, int64_t m, int64_t k, float alpha, const float *a, int64_t lda, const float *x, float beta,
          float *y),
         (ta, m, k, alpha, a, lda, x, beta, y), 2 * m * k)
+COUNTED(void, few_rows,
+        (int64_t n, int64_t m, int64_t k, const float *x, int64_t ldx, const float *a, int64_t lda,
+         float beta, float *y, int64_t ldy),
+        (n, m, k, x, ldx, a, lda, beta, y, ldy), 2 * n * m * k)
 COUNTED(void, fill, (int64_t n, float value, float *y), (n, value, y), n)
 COUNTED(void, copy_rows, (int64_t n, int64_t c, const float *x, int64_t ldx, float *y, int64_t ldy),
         (n, c, x, ldx, y, ldy), n *c)
@@ -189,6 +193,7 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     out->gemm = counted_gemm;
     out->gemm_bf16 = counted_gemm_bf16;
     out->gemv = counted_gemv;
+    out->few_rows = counted_few_rows;
     out->fill = counted_fill;
     out->copy_rows = counted_copy_rows;
     out->prefetch_rows = counted_prefetch_rows;

@@ -43,6 +43,18 @@ static void prepare_gemv(operands *o)
     }
 }
 
+/* Two rows of x that are the same one; that rows do not mix: test_kernels_laws.c. */
+static void call_few_rows(const fv_kernels *k, operands *o)
+{
+    k->few_rows(2, o->n, o->c, o->in[1], 0, o->in[0], o->ld, o->variant ? 0.75f : 0.0f, o->out[0], o->n);
+}
+
+static void prepare_few_rows(operands *o)
+{
+    for (int64_t i = 0; i < 2 * o->n && !o->variant; i++)
+        o->out[0][i] = NAN;
+}
+
 static void call_row_dots(const fv_kernels *k, operands *o)
 {
     float beta = o->variant & 1 ? -0.5f : 0.0f;
@@ -771,6 +783,7 @@ static void call_power_rows_back(const fv_kernels *k, operands *o)
 /* clang-format off */
 const kernel_case kernel_cases[] = {
     {CALL(gemv), .in = "RNC", .out = "NC", .variants = 4, PREPARE(gemv)},
+    {CALL(few_rows), .in = "RC", .out = "T", .variants = 2, PREPARE(few_rows)},
     {CALL(fill), .in = "", .out = "d", .variants = 1, SELF},
     {CALL(copy_rows), .in = "R", .out = "r", .variants = 1, SELF},
     {CALL(prefetch_rows), .in = "R", .out = "", .variants = 1, SELF},

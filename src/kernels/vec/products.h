@@ -19,6 +19,61 @@ static void KERNEL(row_dots)(int64_t n, int64_t c, float alpha, const float *a, 
         out[r] = combine_dot(alpha, row_dot(c, a + r * lda, b + r * ldb), beta, &out[r]);
 }
 
+/* Sums of rows of x with rows of a go on side by side in registers, each in an order of its own: what else is summed
+ * meanwhile does not show in its bits. FEW_WIDE rows of a for one row of x, FEW_BOTH for two. */
+enum { FEW_WIDE = 8, FEW_BOTH = 4 };
+
+typedef struct Few {
+    int64_t k, ldx, lda, ldy;
+    float beta;
+} Few;
+
+/* `rows` of x by `cols` of a: constants. */
+static inline __attribute__((always_inline)) void few_tile(const Few *f, int rows, int cols, const float *x,
+                                                           const float *a, float *y)
+{
+    V sum[2][FEW_WIDE];
+    const int64_t ldx = f->ldx, lda = f->lda;
+    _Pragma("GCC unroll 2") for (int r = 0; r < rows; r++)
+        _Pragma("GCC unroll 8") for (int j = 0; j < cols; j++) sum[r][j] = v_set1(0.0f);
+    EACH_VECTOR(
+        f->k, _Pragma("GCC unroll 8") for (int j = 0; j < cols; j++) {
+            V factor = get(a + j * lda + i, part);
+            _Pragma("GCC unroll 2") for (int r = 0; r < rows; r++) sum[r][j] =
+                v_fma(factor, get(x + r * ldx + i, part), sum[r][j]);
+        });
+    _Pragma("GCC unroll 2") for (int r = 0; r < rows; r++)
+        _Pragma("GCC unroll 8") for (int j = 0; j < cols; j++)
+    {
+        float *at = y + r * f->ldy + j;
+        *at = combine_dot(1.0f, v_sum(sum[r][j]), f->beta, at);
+    }
+}
+
+/* All n rows of x by FEW_BOTH of a, which stay in the first-level cache meanwhile. */
+static void few_both(const Few *f, int64_t n, const float *x, const float *a, float *y)
+{
+    int64_t r = 0;
+    for (; r + 2 <= n; r += 2)
+        few_tile(f, 2, FEW_BOTH, x + r * f->ldx, a, y + r * f->ldy);
+    if (r < n)
+        few_tile(f, 1, FEW_BOTH, x + r * f->ldx, a, y + r * f->ldy);
+}
+
+static void KERNEL(few_rows)(int64_t n, int64_t m, int64_t k, const float *x, int64_t ldx, const float *a,
+                             int64_t lda, float beta, float *y, int64_t ldy)
+{
+    const Few f = {k, ldx, lda, ldy, beta};
+    int64_t j = 0;
+    for (; n == 1 && j + FEW_WIDE <= m; j += FEW_WIDE)
+        few_tile(&f, 1, FEW_WIDE, x, a + j * lda, y + j);
+    for (; j + FEW_BOTH <= m; j += FEW_BOTH)
+        few_both(&f, n, x, a + j * lda, y + j);
+    for (; j < m; j++)
+        for (int64_t r = 0; r < n; r++)
+            few_tile(&f, 1, 1, x + r * ldx, a + j * lda, y + r * ldy + j);
+}
+
 /* Column sums hold this many vectors of columns in registers while they go down the rows. */
 enum { COLUMNS = 8 };
 
