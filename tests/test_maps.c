@@ -1,5 +1,5 @@
 /* test_maps.c: what deterministic and generalized maps promise beyond their specification: closed forms of the kernel,
- * invariances, trained projections, vectors of nothing. */
+ * invariances, trained projections, vectors of nothing, default guards. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -195,12 +195,57 @@ static void zero_vectors(void **state)
                 check_zero(kind, causal);
 }
 
+/* Whether some phi.phi of 60 queries and keys of two channels is negative, with one random feature or eight. */
+static bool weighs_negatively(const char *kind)
+{
+    enum { N = 60 };
+    const int64_t n = N;
+    problem_shape shape = {1, &n, NULL, 0, 2, 3};
+    bool negative = false;
+    for (int64_t features = 1; features <= 8; features += 7) {
+        fv_attention_options o = options_of(kind);
+        o.dim = 2, o.features = features, o.denominator = FV_DENOMINATOR_OFF;
+        problem *p = problem_make(ctx, &o, &shape);
+        fv_attention_io io = problem_io(p);
+        for (int64_t i = 0; i < N; i++) {
+            float row[N];
+            assert_int_equal(fv_attention_weights(p->op, &p->layout, &io, &i, 1, row, p->scratch), FV_OK);
+            for (int64_t j = 0; j < N; j++)
+                negative = negative || row[j] < 0;
+        }
+        problem_free(p);
+    }
+    return negative;
+}
+
+/* The normaliser is guarded by default where phi.phi can be negative, and only there. */
+static void default_guards(void **state)
+{
+    (void)state;
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
+        if (!fv_attention_kind_at(kind)->kernelized)
+            continue;
+        fv_attention_options o = options_of(fv_attention_kind_at(kind)->name);
+        problem_shape shape = {1, &length, NULL, 0, 0, 3};
+        problem *p = problem_make(ctx, &o, &shape);
+        bool guarded = p->info.options.denominator == FV_DENOMINATOR_SIGN;
+        if (guarded != weighs_negatively(o.kind))
+            fail_msg("%s: phi.phi is %s here, can_be_negative of the map says otherwise", o.kind,
+                     guarded ? "never negative" : "negative");
+        problem_free(p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(taylor_is_the_series),       cmocka_unit_test(cosformer_weighs_distance),
-        cmocka_unit_test(softplus_is_near_relu),      cmocka_unit_test(sikf_does_not_see_shifts),
-        cmocka_unit_test(relu_trains_its_projection), cmocka_unit_test(zero_vectors),
+        cmocka_unit_test(taylor_is_the_series),
+        cmocka_unit_test(cosformer_weighs_distance),
+        cmocka_unit_test(softplus_is_near_relu),
+        cmocka_unit_test(sikf_does_not_see_shifts),
+        cmocka_unit_test(relu_trains_its_projection),
+        cmocka_unit_test(zero_vectors),
+        cmocka_unit_test(default_guards),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
