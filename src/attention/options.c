@@ -199,7 +199,7 @@ int fv_attention_kind_takes(const fv_attention_kind *kind, const char *option, c
     const fv_feature_map *map = mechanism->map;
     bool projects = map != NULL && !map->unprojected;
     if (f->at == AT(features))
-        return projects || (fv_mechanism_inputs(mechanism) & BIT(RMF_DEGREES)) != 0;
+        return projects || (map != NULL && map->own_rows);
     if (f->at == AT(projection) || f->at == AT(row_norms) || f->at == AT(trainable_projection))
         return projects;
     if (f->at == AT(epsilon))
