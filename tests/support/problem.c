@@ -342,7 +342,7 @@ worst problem_check_constant(const problem *p, double value)
 void problem_spec_row(const problem *p, int64_t h, int64_t i, num *row)
 {
     spec s = make_spec(p);
-    spec_row(&s, h, i, row);
+    spec_rows(&s, h, &i, 1, row);
     free_spec(&s);
 }
 
@@ -402,9 +402,10 @@ worst problem_check_gradients(const problem *p, int64_t sample)
 
 worst problem_check_rows(const problem *p)
 {
-    int64_t H = p->info.options.heads, *rows = malloc((size_t)(p->tq + 1) * sizeof *rows);
-    float *weights = malloc((size_t)(H * p->tq * p->tk + 1) * sizeof *weights);
-    num *row = malloc((size_t)(p->tk + 1) * sizeof *row);
+    int64_t H = p->info.options.heads, count = H * p->tq * p->tk;
+    int64_t *rows = malloc((size_t)(p->tq + 1) * sizeof *rows);
+    float *weights = malloc((size_t)(count + 1) * sizeof *weights);
+    num *want = malloc((size_t)(count + 1) * sizeof *want);
     fv_attention_io io = problem_io(p);
     spec s = make_spec(p);
     worst w = {0};
@@ -412,31 +413,31 @@ worst problem_check_rows(const problem *p)
         rows[i] = i;
     if (fv_attention_weights(p->op, &p->layout, &io, rows, p->tq, weights, p->scratch) != FV_OK)
         fail_msg("%s", fv_context_message(p->ctx));
-    for (int64_t n = 0; n < H * p->tq; n++) {
-        spec_row(&s, n / p->tq, n % p->tq, row);
-        for (int64_t j = 0; j < p->tk; j++)
-            worst_update(&w, (double)weights[n * p->tk + j], num_value(row[j]), row[j].m, n * p->tk + j);
-    }
+    for (int64_t h = 0; h < H; h++)
+        spec_rows(&s, h, rows, p->tq, want + h * p->tq * p->tk);
+    for (int64_t n = 0; n < count; n++)
+        worst_update(&w, (double)weights[n], num_value(want[n]), want[n].m, n);
     free_spec(&s);
     free(rows);
     free(weights);
-    free(row);
+    free(want);
     return w;
 }
 
 worst problem_check_state(const problem *p, const fv_state_view *view)
 {
-    int64_t dv = p->info.options.value_dim;
+    int64_t dv = p->info.options.value_dim, rows = p->info.options.heads * view->features;
+    num *S = malloc((size_t)(rows * dv) * sizeof *S), *z = malloc((size_t)rows * sizeof *z);
     spec s = make_spec(p);
     worst w = {0};
-    num *S = malloc((size_t)dv * sizeof *S), z;
-    for (int64_t i = 0; i < p->info.options.heads * view->features; i++) {
-        spec_state(&s, i / view->features, i % view->features, (double)view->exponent[i], S, &z);
-        worst_update(&w, (double)view->z[i], num_value(z), z.m, i);
-        for (int64_t c = 0; c < dv; c++)
-            worst_update(&w, (double)view->S[i * dv + c], num_value(S[c]), S[c].m, i * dv + c);
+    spec_state(&s, view->exponent, S, z);
+    for (int64_t i = 0; i < rows; i++) {
+        worst_update(&w, (double)view->z[i], num_value(z[i]), z[i].m, i);
+        for (int64_t c = i * dv; c < (i + 1) * dv; c++)
+            worst_update(&w, (double)view->S[c], num_value(S[c]), S[c].m, c);
     }
     free(S);
+    free(z);
     free_spec(&s);
     return w;
 }

@@ -55,26 +55,6 @@ static num *widened(const double *x, const double *way, int64_t count)
     return out;
 }
 
-/* What the mechanism sees. */
-static spec begin(const spec *given)
-{
-    spec s = *given;
-    s.kind = find(s.options.kind);
-    int64_t tq = s.layout.offsets_q[s.layout.sequences], tk = spec_key_offsets(&s)[s.layout.sequences];
-    s.Q = widened(s.q, s.q_way, tq * s.options.heads * s.options.dim);
-    s.K = widened(s.k, s.k_way, tk * s.options.kv_heads * s.options.dim);
-    s.V = widened(s.v, s.v_way, tk * s.options.kv_heads * s.options.value_dim);
-    spec_around_inputs(&s, s.Q, s.K);
-    return s;
-}
-
-static void end(spec *s)
-{
-    free(s->Q);
-    free(s->K);
-    free(s->V);
-}
-
 /* Query head h reads key/value head h G / H. */
 static const num *value(const spec *s, int64_t j, int64_t h)
 {
@@ -118,10 +98,10 @@ num spec_squares(const num *x, int64_t d)
 /* Numbers a vector's features take. */
 static int64_t width(const spec *s)
 {
-    return find(s->options.kind)->signs ? 2 * s->r : s->r;
+    return s->kind->signs ? 2 * s->r : s->r;
 }
 
-/* Features of every token [tokens][H][width], or NULL. */
+/* Features of every token, or NULL. */
 static num *all_features(const spec *s, bool key)
 {
     const spec_kind *kind = s->kind;
@@ -138,28 +118,25 @@ static num *all_features(const spec *s, bool key)
     return phi;
 }
 
-/* Term f of the entry (i, j), with the factor that the features leave outside. */
-static num term(const spec *s, const num *phi_q, const num *phi_k, int64_t h, int64_t i, int64_t j, int64_t f)
+/* What the mechanism sees, and its features. */
+static spec begin(const spec *given)
 {
-    const spec_kind *kind = s->kind;
-    if (kind->pair != NULL)
-        return kind->pair(s, h, i, j);
-    double unit = kind->unit != NULL ? kind->unit(s) : 1;
-    num a = phi_q[(i * s->options.heads + h) * width(s) + f],
-        b = phi_k[(j * s->options.heads + h) * width(s) + f];
-    if (!kind->exponential)
-        return num_scaled(unit, num_mul(a, b));
-    num sum = num_add(a, b);
-    sum.v += log(unit);
-    return sum;
+    spec s = *given;
+    s.kind = find(s.options.kind);
+    int64_t tq = s.layout.offsets_q[s.layout.sequences], tk = spec_key_offsets(&s)[s.layout.sequences];
+    s.Q = widened(s.q, s.q_way, tq * s.options.heads * s.options.dim);
+    s.K = widened(s.k, s.k_way, tk * s.options.kv_heads * s.options.dim);
+    s.V = widened(s.v, s.v_way, tk * s.options.kv_heads * s.options.value_dim);
+    spec_around_inputs(&s, s.Q, s.K);
+    s.phi_q = all_features(&s, false);
+    s.phi_k = all_features(&s, true);
+    return s;
 }
 
-/* The signed factor of term f. */
-static num sign(const spec *s, const num *phi_q, const num *phi_k, int64_t h, int64_t i, int64_t j, int64_t f)
+static void end(spec *s)
 {
-    int64_t at = s->r + f;
-    return num_mul(phi_q[(i * s->options.heads + h) * width(s) + at],
-                   phi_k[(j * s->options.heads + h) * width(s) + at]);
+    free(s->Q), free(s->K), free(s->V);
+    free(s->phi_q), free(s->phi_k);
 }
 
 /* ---- rows, output, state ------------------------------------------------------------------------------- */
@@ -201,54 +178,101 @@ static bool visible(const spec *s, int64_t h, int64_t n, int64_t i, int64_t j)
     return kind->sees == NULL || kind->sees(s, h, n, a, b, ok[n + 1] - ok[n]);
 }
 
-static void row_of(const spec *s, const num *phi_q, const num *phi_k, int64_t h, int64_t i, num *row)
+/* Row i of the matrix of head h, of a kind with pairs: entries of the keys that `seen` names, [first, last), times
+ * exp(-shift); gives the shift. */
+static double row_of_pairs(const spec *s, int64_t h, int64_t i, int64_t first, int64_t last, const bool *seen,
+                           num *row)
 {
-    const spec_kind *kind = s->kind;
-    const int64_t *ok = spec_key_offsets(s);
-    int64_t n = spec_sequence_of_query(s, i), first = ok[n], last = ok[n + 1];
-    int64_t count = kind->pair != NULL ? 1 : s->r;
-    num *terms = malloc((size_t)((last - first) * count + 1) * sizeof *terms), D = num_input(0, 0);
     double shift = -HUGE_VAL;
-    for (int64_t j = 0; j < ok[s->layout.sequences]; j++)
-        row[j] = num_input(0, 0);
-    if (kind->row != NULL)
-        kind->row(s, h, i, row);
     for (int64_t j = first; j < last; j++)
-        for (int64_t f = 0; f < count && visible(s, h, n, i, j); f++) {
-            num *t = &terms[(j - first) * count + f];
-            *t = term(s, phi_q, phi_k, h, i, j, f);
-            shift = fmax(shift, creal(t->v));
+        if (seen[j]) {
+            row[j] = s->kind->pair(s, h, i, j);
+            shift = fmax(shift, creal(row[j].v));
         }
-    shift = kind->exponential && isfinite(shift) ? shift : 0;
-    for (int64_t j = first; j < last; j++) {
-        if (!visible(s, h, n, i, j))
-            continue;
-        for (int64_t f = 0; f < count; f++) {
-            num t = terms[(j - first) * count + f];
-            t.v -= shift;
-            num weight = kind->exponential ? num_exp(t) : t;
-            if (kind->signs)
-                weight = num_mul(weight, sign(s, phi_q, phi_k, h, i, j, f));
-            row[j] = num_add(row[j], weight);
+    shift = s->kind->exponential && isfinite(shift) ? shift : 0;
+    for (int64_t j = first; j < last && s->kind->exponential; j++)
+        if (seen[j]) {
+            row[j].v -= shift;
+            row[j] = num_exp(row[j]);
         }
-        if (spec_has_pair_factor(s))
-            row[j] = num_mul(row[j], spec_pair_factor(s, h, i, j));
-        D = num_add(D, row[j]);
-    }
-    D = guarded(s, D, shift);
-    for (int64_t j = first; j < last; j++)
-        if (visible(s, h, n, i, j))
-            row[j] = creal(D.v) != 0 ? num_div(row[j], D) : num_input(0, 0);
-    free(terms);
+    return shift;
 }
 
-void spec_row(const spec *given, int64_t h, int64_t i, num *row)
+/* phi(q).phi(k) of features that are logarithms, behind them the signed factors of kinds that have some. */
+static num product_of_logs(const spec *s, const num *a, const num *b, double shift)
+{
+    num sum = num_input(0, 0);
+    for (int64_t f = 0; f < s->r; f++) {
+        num t = num_add(a[f], b[f]);
+        t.v -= shift;
+        t = num_exp(t);
+        sum = num_add(sum, s->kind->signs ? num_mul(t, num_mul(a[s->r + f], b[s->r + f])) : t);
+    }
+    return sum;
+}
+
+static num product(const spec *s, const num *a, const num *b, double unit)
+{
+    num sum = num_input(0, 0);
+    for (int64_t f = 0; f < s->r; f++)
+        sum = num_add(sum, num_scaled(unit, num_mul(a[f], b[f])));
+    return sum;
+}
+
+/* The same of a kind with features. */
+static double row_of_features(const spec *s, int64_t h, int64_t i, int64_t first, int64_t last,
+                              const bool *seen, num *row)
+{
+    int64_t H = s->options.heads;
+    double unit = s->kind->unit != NULL ? s->kind->unit(s) : 1, shift = -HUGE_VAL;
+    const num *a = s->phi_q + (i * H + h) * width(s);
+    for (int64_t j = first; j < last && s->kind->exponential; j++)
+        for (int64_t f = 0; f < s->r && seen[j]; f++)
+            shift = fmax(shift, creal(a[f].v + s->phi_k[(j * H + h) * width(s) + f].v));
+    shift = isfinite(shift) ? shift : 0;
+    for (int64_t j = first; j < last; j++) {
+        const num *b = s->phi_k + (j * H + h) * width(s);
+        if (seen[j])
+            row[j] = s->kind->exponential ? product_of_logs(s, a, b, shift) : product(s, a, b, unit);
+    }
+    return s->kind->exponential ? shift + log(unit) : 0;
+}
+
+/* Row i of the normalised matrix of head h, and which keys it sees: row and seen [Tk]. */
+static void row_of(const spec *s, int64_t h, int64_t i, num *row, bool *seen)
+{
+    int64_t n = spec_sequence_of_query(s, i), first = spec_key_offsets(s)[n],
+            last = spec_key_offsets(s)[n + 1];
+    num D = num_input(0, 0);
+    double shift = 0;
+    for (int64_t j = 0; j < spec_key_offsets(s)[s->layout.sequences]; j++) {
+        row[j] = num_input(0, 0);
+        seen[j] = j >= first && j < last && visible(s, h, n, i, j);
+    }
+    if (s->kind->row != NULL)
+        s->kind->row(s, h, i, row);
+    else if (s->kind->pair != NULL)
+        shift = row_of_pairs(s, h, i, first, last, seen, row);
+    else
+        shift = row_of_features(s, h, i, first, last, seen, row);
+    if (spec_has_pair_factors(s))
+        spec_pair_factors(s, h, i, row);
+    for (int64_t j = first; j < last; j++)
+        D = seen[j] ? num_add(D, row[j]) : D;
+    D = guarded(s, D, shift);
+    for (int64_t j = first; j < last; j++)
+        if (seen[j])
+            row[j] = creal(D.v) != 0 ? num_div(row[j], D) : num_input(0, 0);
+}
+
+void spec_rows(const spec *given, int64_t h, const int64_t *which, int64_t count, num *out)
 {
     spec s = begin(given);
-    num *phi_q = all_features(&s, false), *phi_k = all_features(&s, true);
-    row_of(&s, phi_q, phi_k, h, i, row);
-    free(phi_q);
-    free(phi_k);
+    int64_t keys = spec_key_offsets(&s)[s.layout.sequences];
+    bool *seen = malloc((size_t)(keys + 1) * sizeof *seen);
+    for (int64_t n = 0; n < count; n++)
+        row_of(&s, h, which[n], out + n * keys, seen);
+    free(seen);
     end(&s);
 }
 
@@ -257,59 +281,73 @@ static void by_rows(const spec *s, num *y)
     const int64_t *ok = spec_key_offsets(s);
     int64_t keys = ok[s->layout.sequences], queries = s->layout.offsets_q[s->layout.sequences];
     int64_t H = s->options.heads, dv = s->options.value_dim;
-    num *phi_q = all_features(s, false), *phi_k = all_features(s, true);
     num *row = malloc((size_t)(keys + 1) * sizeof *row);
+    bool *seen = malloc((size_t)(keys + 1) * sizeof *seen);
     for (int64_t i = 0; i < queries * H; i++) {
         int64_t n = spec_sequence_of_query(s, i / H);
-        row_of(s, phi_q, phi_k, i % H, i / H, row);
+        row_of(s, i % H, i / H, row, seen);
         for (int64_t c = 0; c < dv; c++) {
             y[i * dv + c] = num_input(0, 0);
             for (int64_t j = ok[n]; j < ok[n + 1]; j++)
-                if (visible(s, i % H, n, i / H, j))
+                if (seen[j])
                     y[i * dv + c] = num_add(y[i * dv + c], num_mul(row[j], value(s, j, i % H)[c]));
         }
     }
-    free(row);
-    free(phi_q);
-    free(phi_k);
+    free(row), free(seen);
 }
 
 void spec_forward(const spec *given, num *y)
 {
     spec s = begin(given);
-    const spec_kind *kind = s.kind;
-    if (kind->forward != NULL)
-        kind->forward(&s, y);
+    if (s.kind->forward != NULL)
+        s.kind->forward(&s, y);
     else
         by_rows(&s, y);
     spec_around_output(&s, y);
     end(&s);
 }
 
-void spec_state(const spec *given, int64_t h, int64_t f, double exponent, num *S, num *z)
+/* Feature f of key j of head h times 2^-exponent. */
+static num feature_at(const spec *s, int64_t j, int64_t h, int64_t f, double exponent)
 {
-    spec s = begin(given);
-    const spec_kind *kind = s.kind;
-    int64_t dv = s.options.value_dim, keys = spec_key_offsets(&s)[s.layout.sequences];
-    num *phi = malloc((size_t)width(&s) * sizeof *phi);
+    const num *phi = s->phi_k + (j * s->options.heads + h) * width(s);
+    num feature = phi[f];
+    if (!s->kind->exponential)
+        return num_scaled(exp2(-exponent), feature);
+    feature.v -= exponent * log(2.0);
+    return s->kind->signs ? num_mul(num_exp(feature), phi[s->r + f]) : num_exp(feature);
+}
+
+/* S [dv] and z of feature f of head h, of keys [0, keys) times their factors (NULL: 1). */
+static void sums_of(const spec *s, int64_t keys, int64_t h, int64_t f, double exponent, const num *factor,
+                    num *S, num *z)
+{
+    int64_t dv = s->options.value_dim;
     *z = num_input(0, 0);
     for (int64_t c = 0; c < dv; c++)
         S[c] = num_input(0, 0);
     for (int64_t j = 0; j < keys; j++) {
-        spec_vector v = vector_of(&s, true, 0, j, h); /* a state is of one sequence */
-        kind->features(&s, &v, phi);
-        num feature = phi[f];
-        if (kind->exponential)
-            feature.v -= exponent * log(2.0);
-        feature = kind->exponential ? num_exp(feature) : num_scaled(exp2(-exponent), feature);
-        if (kind->signs)
-            feature = num_mul(feature, phi[s.r + f]);
-        if (spec_has_pair_factor(&s))
-            feature = num_mul(feature, spec_pair_factor(&s, h, keys - 1, j));
+        num feature = feature_at(s, j, h, f, exponent);
+        feature = factor != NULL ? num_mul(feature, factor[j]) : feature;
         *z = num_add(*z, feature);
         for (int64_t c = 0; c < dv; c++)
-            S[c] = num_add(S[c], num_mul(feature, value(&s, j, h)[c]));
+            S[c] = num_add(S[c], num_mul(feature, value(s, j, h)[c]));
     }
-    free(phi);
+}
+
+void spec_state(const spec *given, const float *exponent, num *S, num *z)
+{
+    spec s = begin(given);
+    int64_t keys = spec_key_offsets(&s)[1]; /* a state is of one sequence */
+    num *factor = spec_has_pair_factors(&s) ? malloc((size_t)(keys + 1) * sizeof *factor) : NULL;
+    for (int64_t h = 0; h < s.options.heads; h++) {
+        for (int64_t j = 0; j < keys && factor != NULL; j++)
+            factor[j] = num_input(1, 0);
+        if (keys > 0 && factor != NULL)
+            spec_pair_factors(&s, h, keys - 1, factor);
+        for (int64_t i = h * s.r; i < (h + 1) * s.r; i++)
+            sums_of(&s, keys, h, i % s.r, (double)exponent[i], factor, S + i * s.options.value_dim, z + i);
+    }
+    free(factor);
     end(&s);
 }

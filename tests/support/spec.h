@@ -80,7 +80,8 @@ typedef struct spec {
     const double *input_way[FV_INPUT_COUNT];
     /* Made by spec.c: the kind's row; what the mechanism sees, modifiers before it applied. */
     const struct spec_kind *kind;
-    num *Q, *K, *V; /* [Tq][H][d], [Tk][G][d], [Tk][G][dv] */
+    num *Q, *K, *V;     /* [Tq][H][d], [Tk][G][d], [Tk][G][dv] */
+    num *phi_q, *phi_k; /* features of every token [T][H][width], or NULL */
 } spec;
 
 /* A query or key vector of one head, and where it stands. */
@@ -116,8 +117,9 @@ typedef struct spec_kind {
 extern const spec_kind spec_base_kinds[], spec_softmax_kinds[], spec_general_kinds[], spec_random_kinds[],
     spec_sparse_kinds[]; /* ended by a row without a name */
 
-/* f(a) with derivative `slope`, |f''| <= bend, and the roundings of f and f' themselves. */
-num num_function(num a, double complex f, double slope, double bend, double own, double own_slope);
+/* f(a), of value f and derivative `slope`, |f''| <= bend, the roundings of f and f' themselves `own` and `own_slope`: the
+ * argument's error times the slope, and the function's own. */
+num num_function(num a, double f, double slope, double bend, double own, double own_slope);
 num num_sin(num a);
 num num_cos(num a);
 num num_log(num a);
@@ -135,19 +137,20 @@ int64_t spec_sequence_of_query(const spec *s, int64_t i);
 /* spec_around.c: modifiers. Before the mechanism: replaces Q and K (rotary, ppsbn). Behind it: y. */
 void spec_around_inputs(const spec *s, num *Q, num *K);
 void spec_around_output(const spec *s, num *y);
-/* spec_decay.c: the factor that gate, decay or position bias `kernel` put on the entry of query i, key j. */
-num spec_pair_factor(const spec *s, int64_t h, int64_t i, int64_t j);
-bool spec_has_pair_factor(const spec *s);
+/* spec_decay.c: row [Tk] times the factors that gate, decay or position bias `kernel` put on the keys that query i of
+ * head h sees. */
+bool spec_has_pair_factors(const spec *s);
+void spec_pair_factors(const spec *s, int64_t h, int64_t i, num *row);
 
 /* Whether a kind has a specification. */
 bool spec_knows(const char *kind);
 
-/* Row i of the normalised matrix of head h, [Tk]; zero outside the sequence or the past. */
-void spec_row(const spec *s, int64_t h, int64_t i, num *row);
+/* Rows which[0..count) of the normalised matrix of head h, out [count][Tk]; zero outside the sequence or the past. */
+void spec_rows(const spec *s, int64_t h, const int64_t *which, int64_t count, num *out);
 /* y [Tq][H][dv] */
 void spec_forward(const spec *s, num *y);
-/* S [dv] and z of feature f of head h over all key tokens, times 2^-exponent; without the factor 1/sqrt(m).
- */
-void spec_state(const spec *s, int64_t h, int64_t f, double exponent, num *S, num *z);
+/* Sums over all key tokens of one sequence: S [H][r][dv] and z [H][r], each times 2^-exponent of exponent [H][r];
+ * without the factor 1/sqrt(m). */
+void spec_state(const spec *s, const float *exponent, num *S, num *z);
 
 #endif

@@ -56,17 +56,16 @@ static num sigmoid(num u)
 static num hyperbolic_tangent(num u)
 {
     double x = creal(u.v), t = tanh(x), slope = 1 / (cosh(x) * cosh(x));
-    return num_function(u, ctanh(u.v), slope, 2 * fabs(t) * slope, fabs(t), slope * (1 + 2 * fabs(x)));
+    return num_function(u, t, slope, 2 * fabs(t) * slope, fabs(t), slope * (1 + 2 * fabs(x)));
 }
 
-/* C has no complex erf: lifted by hand. x^2 / 2 is rounded, which its exponential turns into a relative error. */
+/* x^2 / 2 is rounded, which its exponential turns into a relative error. */
 static num gelu(num u)
 {
     double x = creal(u.v), cdf = 0.5 * erfc(-x * sqrt(0.5)), below = 0.5 * erfc(fabs(x) * sqrt(0.5));
     double pdf = exp(-0.5 * x * x) / sqrt(2 * acos(-1.0)), slope = cdf + x * pdf, half = 0.5 * x * x;
-    double complex f = x * cdf + (double complex)I * (slope * cimag(u.v));
     double own = fabs(x) * (cdf + below * half), own_slope = cdf + (below + fabs(x) * pdf) * (1 + half);
-    return num_function(u, f, slope, pdf * fabs(2 - x * x), own, own_slope);
+    return num_function(u, x * cdf, slope, pdf * fabs(2 - x * x), own, own_slope);
 }
 
 static num elu1(num u)
@@ -79,8 +78,7 @@ static num softplus(num u)
 {
     double x = creal(u.v), e = exp(-fabs(x)), above = 1 / (1 + e), slope = x < 0 ? e * above : above;
     double rest = log1p(e), f = fmax(x, 0) + rest;
-    return num_function(u, f + (double complex)I * (slope * cimag(u.v)), slope, slope * (1 - slope),
-                        f + rest + fabs(x) * e, slope * (1 + fabs(x)));
+    return num_function(u, f, slope, slope * (1 - slope), f + rest + fabs(x) * e, slope * (1 + fabs(x)));
 }
 
 /* log(exp(u) + epsilon), the larger term taken out. */
