@@ -18,7 +18,8 @@ void fv_gemm_provided(char ta, char tb, int64_t m, int64_t n, int64_t k, float a
 
 void fv_gemm_limit(unsigned flags)
 {
-    dnnl_cpu_isa_t isa = dnnl_cpu_isa_all;
+    dnnl_cpu_isa_t isa =
+        (dnnl_cpu_isa_t)0; /* no limit: dnnl_cpu_isa_all up to oneDNN 2, dnnl_cpu_isa_default from 3 on */
     if (!(flags & FV_CPU_AVX512))
         isa = flags & FV_CPU_AVX2 ? dnnl_cpu_isa_avx2 : dnnl_cpu_isa_sse41;
     (void)dnnl_set_max_cpu_isa(isa);
