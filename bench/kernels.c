@@ -53,6 +53,7 @@ static const uint32_t key[2] = {1, 2}, high[2] = {3, 4};
 BENCH(gemm, 'N', 'N', N, COLS, 64, 1.0f, X[0], 64, X[1], COLS, 0.0f, X[2], COLS)
 BENCH(gemv, 'N', N, COLS, 1.0f, X[0], COLS, K[0], 0.0f, R[0])
 BENCH(few_rows, 2, N, COLS, X[1], COLS, X[0], COLS, 0.0f, R[0], N)
+BENCH(few_rows_bf16, 2, N, COLS, X[1], COLS, m->half, COLS, 0.0f, R[0], N)
 BENCH(fill, TOTAL, 1.0f, X[0])
 BENCH(copy_rows, N, COLS, X[0], COLS, X[1], COLS)
 BENCH(scale, TOTAL, 0.5f, X[0], X[1])
@@ -117,6 +118,7 @@ static const struct {
     {"gemm", bench_gemm, 2.0 * N *COLS * 64, 4.0 * (N * 64 + 64 * COLS + TOTAL)},
     ROW(gemv, 1),
     ROW(few_rows, 1),
+    {"few_rows_bf16", bench_few_rows_bf16, TOTAL, 2.0 * TOTAL},
     ROW(fill, 1),
     ROW(copy_rows, 2),
     ROW(scale, 2),

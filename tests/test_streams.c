@@ -3,6 +3,7 @@
 #include "model/stream.h"
 #include "support/scratch.h"
 #include "support/tiny_model.h"
+#include <math.h>
 #include <string.h>
 
 #define OK(expr) assert_int_equal((expr), FV_OK)
@@ -87,9 +88,11 @@ static void together(party *p, unsigned mask, int step)
 
 static const unsigned masks[STEPS] = {31, 21, 2, 10, 0, 31};
 
-static void check_model(const char *const *settings, int threads)
+static void check_model(const char *const *settings, int threads, const char *dtype)
 {
     fv_context *one = tiny_context(1), *many = tiny_context(threads);
+    OK(fv_context_set_dtype(one, dtype));
+    OK(fv_context_set_dtype(many, dtype));
     fv_model *a = tiny_model(one, settings), *b = tiny_model(many, settings);
     party apart, joined;
     gather(&apart, a);
@@ -121,8 +124,63 @@ static void test_bits_are_those_of_one(void **state)
 {
     (void)state;
     for (int i = 0; i < FV_COUNT(models); i++)
-        for (int threads = 1; threads <= 3; threads += 2)
-            check_model(models[i], threads);
+        for (int threads = 1; threads <= 3; threads += 2) {
+            check_model(models[i], threads, "f32");
+            check_model(models[i], threads, "bf16");
+        }
+}
+
+/* In bf16 a step takes the weights rounded to it, half an eps = 2^-9 of each, so that its logits differ from those of floats as far
+ * as the weights' rounding goes: through about 8 products behind one another, and not at all without it. */
+static void test_bf16_weights(void **state)
+{
+    (void)state;
+    static const char *const settings[] = {CAUSAL, KIND, "exact", NULL};
+    fv_context *ctx = tiny_context(1);
+    fv_model *model = tiny_model(ctx, settings);
+    fv_stream *plain, *half, *second;
+    float want[VOCABULARY], got[VOCABULARY], same[VOCABULARY];
+    OK(fv_stream_create(&plain, model, LENGTH));
+    OK(fv_context_set_dtype(ctx, "bf16"));
+    OK(fv_stream_create(&half, model, LENGTH));
+    OK(fv_stream_create(&second, model, LENGTH));
+    assert_non_null(model->half);
+    for (int32_t t = 0; t < VOCABULARY; t++) {
+        double largest = 0, error = 0;
+        OK(fv_context_set_dtype(ctx, "f32"));
+        OK(fv_stream_feed(plain, &t, 1, want));
+        OK(fv_context_set_dtype(ctx, "bf16"));
+        OK(fv_stream_feed(half, &t, 1, got));
+        for (int c = 0; c < VOCABULARY; c++) {
+            largest = fmax(largest, fabs((double)want[c]));
+            error = fmax(error, fabs((double)want[c] - (double)got[c]));
+        }
+        assert_true(error > 0 && error <= 8 * 0x1p-9 * largest);
+    }
+    fv_stream_destroy(half);
+    assert_non_null(model->half);
+    fv_stream_destroy(second);
+    assert_null(model->half);
+    OK(fv_context_set_dtype(ctx, "f32"));
+    /* Weights that are bf16 give the bits of floats. */
+    for (int64_t i = 0; i < model->float_count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &model->values[i], sizeof bits);
+        bits &= 0xffff0000u;
+        memcpy(&model->values[i], &bits, sizeof bits);
+    }
+    fv_stream_destroy(plain);
+    OK(fv_stream_create(&plain, model, LENGTH));
+    const int32_t token = 5;
+    OK(fv_stream_feed(plain, &token, 1, want));
+    OK(fv_context_set_dtype(ctx, "bf16"));
+    OK(fv_stream_create(&half, model, LENGTH));
+    OK(fv_stream_feed(half, &token, 1, same));
+    assert_memory_equal(want, same, sizeof want);
+    fv_stream_destroy(half);
+    fv_stream_destroy(plain);
+    fv_model_destroy(model);
+    fv_context_destroy(ctx);
 }
 
 static void test_wrong_streams(void **state)
@@ -167,6 +225,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bits_are_those_of_one),
+        cmocka_unit_test(test_bf16_weights),
         cmocka_unit_test(test_wrong_streams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

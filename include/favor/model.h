@@ -70,7 +70,8 @@ FV_API FV_NODISCARD fv_status fv_model_qkv(fv_model *model, const fv_batch *batc
 typedef struct fv_stream fv_stream;
 
 /* A stream of a causal model with head lm whose attention can stream, or of an encoder-decoder whose attention can
- * stream and recall. `capacity` tokens for kinds that keep keys. */
+ * stream and recall. `capacity` tokens for kinds that keep keys. Where the context's number format is bf16, single tokens read the
+ * parameters from a copy in it, made when the first of the model's streams that are open was created. */
 FV_API FV_NODISCARD fv_status fv_stream_create(fv_stream **stream, fv_model *model, int64_t capacity);
 FV_API void fv_stream_destroy(fv_stream *stream);
 FV_API int64_t fv_stream_tokens(const fv_stream *stream); /* tokens fed so far */

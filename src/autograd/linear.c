@@ -111,19 +111,21 @@ static void linear_forward(fv_tape *tape, fv_node *node)
     finish f = {&activations[node->as.linear.activation], fv_tape_parameter(tape, node->as.linear.bias), y,
                 keep};
     bool finishes = node->as.linear.bias >= 0 || node->as.linear.activation != FV_ACTIVATION_NONE;
-    fv_product product = {.ta = 'N',
-                          .tb = 'T',
-                          .m = x->rows,
-                          .n = out->cols,
-                          .k = x->cols,
-                          .a = fv_tape_data(tape, node->input[0]),
-                          .lda = x->cols,
-                          .b = fv_tape_parameter(tape, node->as.linear.weight),
-                          .ldb = x->cols,
-                          .c = u,
-                          .ldc = out->cols,
-                          .finish = finishes ? finish_tile : NULL,
-                          .finish_arg = &f};
+    fv_product product = {
+        .ta = 'N',
+        .tb = 'T',
+        .m = x->rows,
+        .n = out->cols,
+        .k = x->cols,
+        .a = fv_tape_data(tape, node->input[0]),
+        .lda = x->cols,
+        .b = fv_tape_parameter(tape, node->as.linear.weight),
+        .b_half = tape->parameters_half != NULL ? tape->parameters_half + node->as.linear.weight : NULL,
+        .ldb = x->cols,
+        .c = u,
+        .ldc = out->cols,
+        .finish = finishes ? finish_tile : NULL,
+        .finish_arg = &f};
     fv_tape_product(tape, &product);
 }
 

@@ -65,7 +65,10 @@ static void product_tile(void *arg, int64_t index, int worker)
     int64_t col = index % job->tiles.across * job->tiles.cols, cols = FV_MIN(job->tiles.cols, p->n - col);
     const float *a = p->ta == 'N' ? p->a + row * p->lda : p->a + row;
     const float *b = p->tb == 'N' ? p->b + col : p->b + col * p->ldb;
-    if (job->few)
+    if (job->few && p->b_half != NULL)
+        job->kernels->few_rows_bf16(rows, cols, p->k, a, p->lda, p->b_half + col * p->ldb, p->ldb, p->beta,
+                                    p->c + row * p->ldc + col, p->ldc);
+    else if (job->few)
         job->kernels->few_rows(rows, cols, p->k, a, p->lda, b, p->ldb, p->beta, p->c + row * p->ldc + col,
                                p->ldc);
     else

@@ -13,6 +13,7 @@ struct fv_product {
     const float *a;
     int64_t lda;
     const float *b;
+    const uint16_t *b_half; /* the same in bf16, for steps of streams; NULL: there is none */
     int64_t ldb;
     float beta;
     float *c;

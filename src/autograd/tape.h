@@ -184,6 +184,8 @@ struct fv_tape {
     bool stepping; /* one token each of some streams: products of these few rows take their own path */
     bool keep_all; /* segments are kept like everything else: what a test holds them against */
     const float *parameters;
+    const uint16_t
+        *parameters_half; /* the same in bf16, which steps of streams read instead; NULL: there are none */
     float *gradients;
     fv_dropout_key dropout;
     fv_status status; /* the first failure; later work is skipped */

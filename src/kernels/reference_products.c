@@ -76,6 +76,21 @@ void fv_few_rows_reference(int64_t n, int64_t m, int64_t k, const float *x, int6
         fv_gemv_reference('N', m, k, 1.0f, a, lda, x + i * ldx, beta, y + i * ldy);
 }
 
+void fv_few_rows_bf16_reference(int64_t n, int64_t m, int64_t k, const float *x, int64_t ldx,
+                                const uint16_t *a, int64_t lda, float beta, float *y, int64_t ldy)
+{
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < m; j++) {
+            double sum = 0.0;
+            for (int64_t p = 0; p < k; p++) {
+                float factor;
+                fv_bf16_to_f32_reference(1, a + j * lda + p, &factor);
+                sum += (double)factor * (double)x[i * ldx + p];
+            }
+            y[i * ldy + j] = combine(1.0f, sum, beta, &y[i * ldy + j]);
+        }
+}
+
 void fv_row_dots_reference(int64_t n, int64_t c, float alpha, const float *a, int64_t lda, const float *b,
                            int64_t ldb, float beta, float *out)
 {

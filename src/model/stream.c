@@ -121,6 +121,32 @@ fv_status fv_memories_make(fv_memories *memories, const fv_model *model, int64_t
 
 /* ---- its life ------------------------------------------------------------------------------------ */
 
+/* Under bf16 steps read the parameters in it: half the memory a token. */
+static fv_status take_half(fv_stream *stream)
+{
+    fv_model *model = stream->model;
+    if (strcmp(fv_context_dtype(model->ctx), "bf16") != 0)
+        return FV_OK;
+    if (model->half == NULL) {
+        model->half = fv_alloc_zero(model->ctx, model->float_count, sizeof *model->half);
+        if (model->half == NULL)
+            return FV_ERR_RESOURCE;
+        model->ctx->kernels->f32_to_bf16(model->float_count, model->values, model->half);
+    }
+    model->half_users++;
+    stream->half = true;
+    return FV_OK;
+}
+
+static void give_half(fv_stream *stream)
+{
+    fv_model *model = stream->model;
+    if (!stream->half || --model->half_users > 0)
+        return;
+    fv_free(model->ctx, model->half);
+    model->half = NULL;
+}
+
 static fv_status allocate(fv_stream *stream, int64_t capacity)
 {
     fv_model *model = stream->model;
@@ -133,6 +159,7 @@ static fv_status allocate(fv_stream *stream, int64_t capacity)
     if (stream->states == NULL || stream->logits == NULL)
         return FV_ERR_RESOURCE;
     stream->capacity = -1;
+    TRY(take_half(stream));
     return init_states(stream, capacity);
 }
 
@@ -177,6 +204,7 @@ void fv_stream_destroy(fv_stream *stream)
     if (stream == NULL)
         return;
     fv_context *ctx = stream->model->ctx;
+    give_half(stream);
     fv_memories_free(&stream->memories, stream->model);
     fv_free(ctx, stream->states);
     fv_free(ctx, stream->lists_memory);
@@ -237,9 +265,12 @@ static fv_status run(fv_model *model, stream_pass *p)
     pass->positions = work->positions;
     pass->source_positions = work->source_positions;
     record(model, p, work->pool, work->pool_bytes);
+    bool bf16 = strcmp(fv_context_dtype(model->ctx), "bf16") == 0;
     model->tape.parameters = model->values;
+    model->tape.parameters_half = bf16 ? model->half : NULL;
     fv_status status = fv_tape_forward(&model->tape);
     model->tape.parameters = NULL;
+    model->tape.parameters_half = NULL;
     return status;
 }
 

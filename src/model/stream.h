@@ -27,6 +27,7 @@ struct fv_stream {
     char *states;                           /* [layers] of both, of the stack that predicts */
     fv_memories memories;
     float *logits;         /* [vocabulary] after the last token */
+    bool half;             /* uses model->half */
     fv_stream_lists lists; /* of the passes in which it is the first stream */
     void *lists_memory;
 };

@@ -2,9 +2,11 @@
  *
  * A token passes every matrix once, so a token of a single stream is bound by how fast memory is read. Tables are
  * looked up, not read: a token needs one row of the embedding (all of it where it is the output matrix too) and one row
- * of the positions. Random features read their projections as well.
+ * of the positions. Random features read their projections as well. Under bf16 the parameters are read in it; that those
+ * which are no matrices stay floats is left out.
  */
 #include "model/stream.h"
+#include <string.h>
 
 static int64_t weight_floats(const fv_model *model)
 {
@@ -16,7 +18,7 @@ static int64_t weight_floats(const fv_model *model)
         floats -= (s->places - 1) * s->width;
     if (s->places_kind == FV_PLACES_SINUSOIDAL)
         floats += s->width;
-    return floats + s->layers * fv_operators_drawn(&model->ops, FV_USE_SELF);
+    return floats;
 }
 
 fv_status fv_stream_measure(fv_model *model, int64_t tokens, fv_stream_cost *cost)
@@ -37,6 +39,9 @@ fv_status fv_stream_measure(fv_model *model, int64_t tokens, fv_stream_cost *cos
     if (__builtin_mul_overflow(layer, (size_t)model->shape.layers, &all))
         all = SIZE_MAX;
     cost->state = all;
-    cost->weights = (size_t)weight_floats(model) * sizeof(float);
+    bool bf16 = strcmp(fv_context_dtype(model->ctx), "bf16") == 0;
+    cost->weights =
+        (size_t)weight_floats(model) * (bf16 ? sizeof(uint16_t) : sizeof(float)) +
+        (size_t)(model->shape.layers * fv_operators_drawn(&model->ops, FV_USE_SELF)) * sizeof(float);
     return FV_OK;
 }

@@ -146,6 +146,9 @@ struct fv_model {
     int64_t dense, dense_bias;                  /* the hidden layer of the pair head */
     int64_t head, head_bias;                    /* the output matrix */
     float *values;
+    uint16_t *
+        half; /* values in bf16 for streams, as they were when the first of half_users came; NULL: no such stream */
+    int64_t half_users;
     float *projections; /* random inputs of attention, site by site */
     float *constants;   /* fixed inputs: decays [heads], ones [heads][head_dim] */
     float *sinusoids;   /* [places][width] of sinusoidal positions */

@@ -35,6 +35,10 @@ COUNTED(void, few_rows,
         (int64_t n, int64_t m, int64_t k, const float *x, int64_t ldx, const float *a, int64_t lda,
          float beta, float *y, int64_t ldy),
         (n, m, k, x, ldx, a, lda, beta, y, ldy), 2 * n * m * k)
+COUNTED(void, few_rows_bf16,
+        (int64_t n, int64_t m, int64_t k, const float *x, int64_t ldx, const uint16_t *a, int64_t lda,
+         float beta, float *y, int64_t ldy),
+        (n, m, k, x, ldx, a, lda, beta, y, ldy), 2 * n * m * k)
 COUNTED(void, fill, (int64_t n, float value, float *y), (n, value, y), n)
 COUNTED(void, copy_rows, (int64_t n, int64_t c, const float *x, int64_t ldx, float *y, int64_t ldy),
         (n, c, x, ldx, y, ldy), n *c)
@@ -194,6 +198,7 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     out->gemm_bf16 = counted_gemm_bf16;
     out->gemv = counted_gemv;
     out->few_rows = counted_few_rows;
+    out->few_rows_bf16 = counted_few_rows_bf16;
     out->fill = counted_fill;
     out->copy_rows = counted_copy_rows;
     out->prefetch_rows = counted_prefetch_rows;

@@ -49,6 +49,20 @@ static void call_few_rows(const fv_kernels *k, operands *o)
     k->few_rows(2, o->n, o->c, o->in[1], 0, o->in[0], o->ld, o->variant ? 0.75f : 0.0f, o->out[0], o->n);
 }
 
+static void call_few_rows_bf16(const fv_kernels *k, operands *o)
+{
+    int64_t count = o->n * o->c;
+    uint16_t *half = malloc((size_t)count * sizeof *half + 1);
+    for (int64_t i = 0; i < count && half != NULL; i++) {
+        uint32_t bits;
+        memcpy(&bits, &o->in[0][i], sizeof bits);
+        half[i] = (uint16_t)(bits >> 16);
+    }
+    if (half != NULL)
+        k->few_rows_bf16(2, o->n, o->c, o->in[1], 0, half, o->c, o->variant ? 0.75f : 0.0f, o->out[0], o->n);
+    free(half);
+}
+
 static void prepare_few_rows(operands *o)
 {
     for (int64_t i = 0; i < 2 * o->n && !o->variant; i++)
@@ -784,6 +798,7 @@ static void call_power_rows_back(const fv_kernels *k, operands *o)
 const kernel_case kernel_cases[] = {
     {CALL(gemv), .in = "RNC", .out = "NC", .variants = 4, PREPARE(gemv)},
     {CALL(few_rows), .in = "RC", .out = "T", .variants = 2, PREPARE(few_rows)},
+    {CALL(few_rows_bf16), .in = "DC", .out = "T", .variants = 2, PREPARE(few_rows)},
     {CALL(fill), .in = "", .out = "d", .variants = 1, SELF},
     {CALL(copy_rows), .in = "R", .out = "r", .variants = 1, SELF},
     {CALL(prefetch_rows), .in = "R", .out = "", .variants = 1, SELF},

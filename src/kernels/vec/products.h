@@ -24,21 +24,40 @@ static void KERNEL(row_dots)(int64_t n, int64_t c, float alpha, const float *a, 
 enum { FEW_WIDE = 8, FEW_BOTH = 4 };
 
 typedef struct Few {
+    const void *a;
     int64_t k, ldx, lda, ldy;
     float beta;
 } Few;
 
-/* `rows` of x by `cols` of a: constants. */
-static inline __attribute__((always_inline)) void few_tile(const Few *f, int rows, int cols, const float *x,
-                                                           const float *a, float *y)
+/* Floats, or bf16 where `half` is, from the i-th on; `left` of them are there. */
+static inline __attribute__((always_inline)) V few_get(const void *a, bool half, int64_t i, int64_t left,
+                                                       Part part)
+{
+    if (!half)
+        return get((const float *)a + i, part);
+    const uint16_t *short_ = (const uint16_t *)a + i;
+    if (part.whole)
+        return v_load_bf16(short_);
+    uint16_t last[VL] = {0};
+    memcpy(last, short_, (size_t)left * sizeof *last);
+    return v_load_bf16(last);
+}
+
+/* `rows` of x by `cols` of a from the row at `a0` on. rows, cols and half are constants. */
+static inline __attribute__((always_inline)) void few_tile(const Few *f, bool half, int rows, int cols,
+                                                           const float *x, int64_t a0, float *y)
 {
     V sum[2][FEW_WIDE];
     const int64_t ldx = f->ldx, lda = f->lda;
+    const void *a = f->a;
     _Pragma("GCC unroll 2") for (int r = 0; r < rows; r++)
         _Pragma("GCC unroll 8") for (int j = 0; j < cols; j++) sum[r][j] = v_set1(0.0f);
     EACH_VECTOR(
         f->k, _Pragma("GCC unroll 8") for (int j = 0; j < cols; j++) {
-            V factor = get(a + j * lda + i, part);
+            const int64_t at = a0 + j * lda + i;
+            V factor = few_get(a, half, at, f->k - i, part);
+            if (part.whole) /* the rows behind these, to the second-level cache: more streams than a processor foresees */
+                __builtin_prefetch((const char *)a + (at + cols * lda) * (half ? 2 : 4), 0, 2);
             _Pragma("GCC unroll 2") for (int r = 0; r < rows; r++) sum[r][j] =
                 v_fma(factor, get(x + r * ldx + i, part), sum[r][j]);
         });
@@ -50,28 +69,37 @@ static inline __attribute__((always_inline)) void few_tile(const Few *f, int row
     }
 }
 
-/* All n rows of x by FEW_BOTH of a, which stay in the first-level cache meanwhile. */
-static void few_both(const Few *f, int64_t n, const float *x, const float *a, float *y)
+/* Few rows of a stay in the first-level cache while all rows of x pass. */
+static inline __attribute__((always_inline)) void few_all(const Few *f, bool half, int64_t n, int64_t m,
+                                                          const float *x, float *y)
 {
-    int64_t r = 0;
-    for (; r + 2 <= n; r += 2)
-        few_tile(f, 2, FEW_BOTH, x + r * f->ldx, a, y + r * f->ldy);
-    if (r < n)
-        few_tile(f, 1, FEW_BOTH, x + r * f->ldx, a, y + r * f->ldy);
+    int64_t j = 0;
+    for (; n == 1 && j + FEW_WIDE <= m; j += FEW_WIDE)
+        few_tile(f, half, 1, FEW_WIDE, x, j * f->lda, y + j);
+    for (; j + FEW_BOTH <= m; j += FEW_BOTH) {
+        int64_t r = 0;
+        for (; r + 2 <= n; r += 2)
+            few_tile(f, half, 2, FEW_BOTH, x + r * f->ldx, j * f->lda, y + r * f->ldy + j);
+        if (r < n)
+            few_tile(f, half, 1, FEW_BOTH, x + r * f->ldx, j * f->lda, y + r * f->ldy + j);
+    }
+    for (; j < m; j++)
+        for (int64_t r = 0; r < n; r++)
+            few_tile(f, half, 1, 1, x + r * f->ldx, j * f->lda, y + r * f->ldy + j);
 }
 
 static void KERNEL(few_rows)(int64_t n, int64_t m, int64_t k, const float *x, int64_t ldx, const float *a,
                              int64_t lda, float beta, float *y, int64_t ldy)
 {
-    const Few f = {k, ldx, lda, ldy, beta};
-    int64_t j = 0;
-    for (; n == 1 && j + FEW_WIDE <= m; j += FEW_WIDE)
-        few_tile(&f, 1, FEW_WIDE, x, a + j * lda, y + j);
-    for (; j + FEW_BOTH <= m; j += FEW_BOTH)
-        few_both(&f, n, x, a + j * lda, y + j);
-    for (; j < m; j++)
-        for (int64_t r = 0; r < n; r++)
-            few_tile(&f, 1, 1, x + r * ldx, a + j * lda, y + r * ldy + j);
+    const Few f = {a, k, ldx, lda, ldy, beta};
+    few_all(&f, false, n, m, x, y);
+}
+
+static void KERNEL(few_rows_bf16)(int64_t n, int64_t m, int64_t k, const float *x, int64_t ldx,
+                                  const uint16_t *a, int64_t lda, float beta, float *y, int64_t ldy)
+{
+    const Few f = {a, k, ldx, lda, ldy, beta};
+    few_all(&f, true, n, m, x, y);
 }
 
 /* Column sums hold this many vectors of columns in registers while they go down the rows. */

@@ -31,6 +31,7 @@ void KERNEL(kernels_fill)(fv_kernels *kernels)
     kernels->gemm_bf16 = KERNEL(gemm_bf16);
     kernels->gemv = KERNEL(gemv);
     kernels->few_rows = KERNEL(few_rows);
+    kernels->few_rows_bf16 = KERNEL(few_rows_bf16);
     kernels->fill = KERNEL(fill);
     kernels->copy_rows = KERNEL(copy_rows);
     kernels->transpose = KERNEL(transpose);
