@@ -67,12 +67,14 @@ BENCH(add_col_sums, N, COLS, R[0], X[0], COLS, K[0])
 BENCH(add_col_max, N, COLS, R[0], X[0], COLS, K[0])
 BENCH(add_outer, N, COLS, R[0], K[0], X[0], COLS)
 BENCH(max_abs, TOTAL, X[0])
+BENCH(within, TOTAL, 0.0f, 1.0f, X[0])
 BENCH(sum_squares, TOTAL, X[0])
 BENCH(sum, TOTAL, X[0])
 BENCH(all_finite, N, COLS, X[0], COLS)
 BENCH(finite_rows, N, COLS, X[0], COLS, X[1], COLS)
 BENCH(exp2_rows_top, N, COLS, X[0], COLS, K[0], R[0])
 BENCH(exp2_rows, N, COLS, X[0], COLS, R[0], K[0])
+BENCH(split, TOTAL, 0.0f, X[0], X[1], X[2])
 BENCH(function_rows, FV_FUNCTION_TANH, N, COLS, 1e-3f, X[0], COLS, X[1], COLS)
 BENCH(function_rows_back, FV_FUNCTION_TANH, N, COLS, 1e-3f, X[0], COLS, X[1], COLS, X[2], COLS)
 BENCH(softmax_tile, N, COLS, X[0], COLS, NULL, R[0], R[1], R[2])
@@ -132,12 +134,14 @@ static const struct {
     ROW(add_col_max, 1),
     ROW(add_outer, 2),
     ROW(max_abs, 1),
+    ROW(within, 1),
     ROW(sum_squares, 1),
     ROW(sum, 1),
     ROW(all_finite, 1),
     ROW(finite_rows, 2),
     ROW(exp2_rows_top, 2),
     ROW(exp2_rows, 2),
+    ROW(split, 4),
     ROW(function_rows, 2),
     ROW(function_rows_back, 3),
     ROW(softmax_tile, 2),

@@ -73,18 +73,20 @@ static fv_kz_work carve_work(const fv_kz_call *call, fv_arena *arena, bool backw
     w.ones = FV_PUSH(arena, float, FV_MAX(C, r));
     w.visible = FV_PUSH(arena, int64_t, C);
     w.factor = FV_PUSH(arena, float, r);
-    w.state = push_state(call, arena);
+    w.state = w.own = push_state(call, arena);
     const fv_feature_map *map = call->op->mechanism->map;
     w.statistics = FV_PUSH(arena, float, call->statistics_floats);
     w.product = FV_PUSH(arena, float, fv_map_work_floats(&call->map));
-    if (map->coefficients)
+    if (map->coefficients || call->plain)
         w.c = FV_PUSH(arena, float, C *r);
+    if (call->plain)
+        fv_kz_wide_carve(call, arena, &w.wide);
     if (call->biased)
         fv_kz_bias_carve(call, arena, &w.rpe, backward);
     if (call->decaying)
         fv_kz_fade_carve(call, arena, &w.fade, backward);
     if (backward) {
-        if (map->coefficients)
+        if (map->coefficients || call->plain)
             w.gc = FV_PUSH(arena, float, C *r);
         w.dump = FV_PUSH(arena, float, C * call->d);
         w.t = FV_PUSH(arena, float, C *r);
@@ -119,6 +121,7 @@ fv_kz_work fv_kz_worker(const fv_kz_call *call, int worker, bool backward)
     call->kr->fill(FV_MAX(call->C, call->r), 1.0f, w.ones);
     for (int64_t i = 0; i < call->C; i++)
         w.visible[i] = i + 1;
+    w.wide.from = FV_KZ_NEVER;
     return w;
 }
 
@@ -129,6 +132,7 @@ static fv_kz_call describe(const fv_attention *op, const fv_layout *layout, bool
     call.H = o->heads, call.G = o->kv_heads, call.d = o->dim, call.dv = o->value_dim, call.r = op->r;
     call.decaying = o->gate || o->decay;
     call.biased = o->position_bias == FV_POSITION_BIAS_KERNEL;
+    call.plain = !op->mechanism->map->exponential;
     int64_t chunk = call.biased ? FV_KZ_BIAS_TILE : o->causal ? FV_KZ_CHUNK : FV_KZ_TILE;
     if (o->chunk > 0)
         chunk = o->chunk;
@@ -153,6 +157,13 @@ static fv_kz_call describe(const fv_attention *op, const fv_layout *layout, bool
     return call;
 }
 
+/* Of wide_from. Decaying calls are wide throughout. */
+static size_t wide_bytes(const fv_kz_call *call)
+{
+    bool may_turn = call->plain && !call->decaying;
+    return may_turn ? fv_bytes(call->layout->sequences * call->H, sizeof(int64_t)) : 0;
+}
+
 void fv_kz_measure(const fv_attention *op, const fv_layout *layout, fv_memory *need)
 {
     fv_kz_call call = describe(op, layout, false);
@@ -167,7 +178,8 @@ void fv_kz_measure(const fv_attention *op, const fv_layout *layout, fv_memory *n
         need->saved = fv_kz_bias_saved(&call, layout->offsets_q[layout->sequences]);
         return;
     }
-    need->saved = fv_bytes(slots * call.H * fv_kz_state_floats(&call), sizeof(float));
+    size_t states = fv_bytes(slots * call.H * fv_kz_state_floats(&call), sizeof(float));
+    need->saved = fv_add_bytes(wide_bytes(&call), states);
 }
 
 static void prepare_head(void *arg, int64_t head, int worker)
@@ -184,7 +196,9 @@ void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layo
     *call = describe(op, layout, tokenwise);
     call->io = io;
     call->grad = grad;
-    call->saved = saved;
+    size_t front = call->biased || saved == NULL ? 0 : wide_bytes(call);
+    call->wide_from = front > 0 ? saved : NULL;
+    call->saved = saved != NULL ? (float *)(void *)((char *)saved + front) : NULL;
     call->ldq = io->q_stride > 0 ? io->q_stride : call->H * call->d;
     call->ldk = io->k_stride > 0 ? io->k_stride : call->G * call->d;
     call->ldv = io->v_stride > 0 ? io->v_stride : call->G * call->dv;
@@ -304,27 +318,6 @@ void fv_kz_rescale(const fv_kz_call *call, fv_kz_state *state, const float *fact
     call->kr->mul(call->r, state->z, factor, state->z);
 }
 
-float fv_kz_exponent(float log2_feature, float other)
-{
-    return isnan(log2_feature) ? other : FV_MIN(FV_MAX(ceilf(log2_feature), -FLT_MAX), FLT_MAX);
-}
-
-/* Raises the state's exponents to those of the chunk's first key, whose log2-features are u + bias. */
-static void raise_exponents(const fv_kz_call *call, fv_kz_work *w, const float *u, float bias)
-{
-    fv_kz_state *state = &w->state;
-    bool changed = false;
-    for (int64_t f = 0; f < call->r; f++) {
-        float old = state->e[f], first = fv_kz_exponent(u[f] + bias, old);
-        float raised = state->tokens == 0 ? first : FV_MAX(old, first);
-        w->factor[f] = raised == old ? 1.0f : exp2f(old - raised);
-        state->e[f] = raised;
-        changed |= raised != old;
-    }
-    if (changed && state->tokens > 0)
-        fv_kz_rescale(call, state, w->factor);
-}
-
 /* The first key whose features passed the limit ends the chunk: features of it and all after it become 0.
  * Which keys stay, and their bits, depends on no key after them. */
 int64_t fv_kz_cut(const fv_kz_call *call, fv_kz_work *w, int64_t n)
@@ -338,30 +331,33 @@ int64_t fv_kz_cut(const fv_kz_call *call, fv_kz_work *w, int64_t n)
 
 float fv_kz_key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
-    const fv_feature_map *map = call->op->mechanism->map;
     fv_rows rows = fv_kz_rows(call, h, true, begin, n);
-    map->logits(&h->map, &rows, w->k, w->c, w->bias);
-    if (!map->exponential)
+    fv_kz_logits(call, h, w, &rows, w->k, w->c, NULL, w->bias);
+    if (!fv_kz_logs(call, w))
         return 0;
     float largest = call->kr->exp2_rows(n, call->r, w->k, call->r, w->bias, w->state.e);
-    if (map->coefficients)
+    if (fv_kz_has_coefficients(call, w))
         call->kr->mul(n * call->r, w->k, w->c, w->k);
     return largest;
 }
 
 int64_t fv_kz_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
-    const fv_feature_map *map = call->op->mechanism->map;
     fv_rows rows = fv_kz_rows(call, h, true, begin, n);
-    map->logits(&h->map, &rows, w->k, w->c, w->bias);
+    fv_kz_logits(call, h, w, &rows, w->k, w->c, NULL, w->bias);
     if (call->decaying)
         return fv_kz_fade_keys(call, h, w, begin, n);
-    if (!map->exponential)
-        return n;
-    raise_exponents(call, w, w->k, w->bias[0]);
+    if (!fv_kz_logs(call, w)) {
+        int64_t moderate = fv_kz_moderate_keys(call, w, &rows);
+        if (moderate > 0)
+            return moderate;
+        fv_kz_begin_wide(call, h, w, begin);
+        fv_kz_logits(call, h, w, &rows, w->k, w->c, NULL, w->bias);
+    }
+    fv_kz_raise(call, w, w->k, w->bias[0]);
     float largest = call->kr->exp2_rows(n, call->r, w->k, call->r, w->bias, w->state.e);
     int64_t taken = largest <= (float)FV_KZ_LIMIT ? n : fv_kz_cut(call, w, n);
-    if (map->coefficients)
+    if (fv_kz_has_coefficients(call, w))
         call->kr->mul(taken * call->r, w->k, w->c, w->k);
     return taken;
 }
@@ -379,20 +375,8 @@ void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, in
         return;
     }
     /* Signed sums may cancel and say nothing about range; keys exceed their exponents by 2^LIMIT at most. */
-    if (!call->op->mechanism->map->exponential || call->op->mechanism->map->coefficients)
-        return;
-    bool grown = false;
-    for (int64_t f = 0; f < call->r; f++) {
-        int exponent = 0;
-        if (state->z[f] > 0x1p20f && state->z[f] <= FLT_MAX)
-            (void)frexpf(state->z[f], &exponent);
-        float old = state->e[f];
-        state->e[f] = old + (float)exponent; /* rounded beyond 2^24: the difference is what was added */
-        w->factor[f] = exponent == 0 ? 1.0f : exp2f(old - state->e[f]);
-        grown |= exponent != 0;
-    }
-    if (grown)
-        fv_kz_rescale(call, state, w->factor);
+    if (fv_kz_logs(call, w) && !call->op->mechanism->map->mixed)
+        fv_kz_lower(call, w);
 }
 
 void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t width, int64_t next,
@@ -404,28 +388,21 @@ void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t wi
 
 /* ---- queries ------------------------------------------------------------------------------------------ */
 
-void fv_kz_query_powers(const fv_kz_call *call, fv_kz_work *w, int64_t n, float *x)
-{
-    const float *e = w->state.e;
-    float largest = e[0];
-    for (int64_t f = 1; f < call->r; f++)
-        largest = FV_MAX(largest, e[f]);
-    for (int64_t f = 0; f < call->r; f++)
-        w->factor[f] = e[f] - largest; /* at most 0: x + factor is finite where x is, and rounds less */
-    call->kr->exp2_rows_top(n, call->r, x, call->r, w->factor, w->top);
-    for (int64_t i = 0; i < n; i++)
-        w->top[i] += largest;
-}
-
 void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
-    const fv_feature_map *map = call->op->mechanism->map;
     fv_rows rows = fv_kz_rows(call, h, false, begin, n);
-    map->logits(&h->map, &rows, w->q, w->c, w->bias);
-    if (map->exponential)
+    fv_kz_logits(call, h, w, &rows, w->q, w->c, NULL, w->bias);
+    if (fv_kz_logs(call, w))
         fv_kz_query_powers(call, w, n, w->q);
-    if (map->coefficients)
+    if (fv_kz_has_coefficients(call, w))
         call->kr->mul(n * call->r, w->q, w->c, w->q);
+}
+
+int64_t fv_kz_query_sums(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    fv_kz_queries(call, h, w, begin, n);
+    call->kr->row_dots(n, call->r, 1.0f, w->q, call->r, w->state.z, 0, 0.0f, w->den);
+    return fv_kz_moderate_rows(call, w, n);
 }
 
 void fv_kz_scores(const fv_kz_call *call, fv_kz_work *w, int64_t n)
@@ -468,11 +445,12 @@ void fv_kz_normalise(const fv_kz_call *call, fv_kz_work *w, int64_t n)
     const fv_attention_options *o = &call->op->options;
     const fv_feature_map *map = call->op->mechanism->map;
     const float outside = map->unit != NULL ? (float)map->unit(&call->map) : 1.0f;
+    const bool logs = fv_kz_logs(call, w);
     for (int64_t i = 0; i < n; i++) {
         /* The true normaliser is den times unit: the query's stripped scale and the map's factor. */
         float unit = outside;
-        if ((map->exponential || call->biased) && o->denominator != FV_DENOMINATOR_NONE)
-            unit *= exp2f(w->top[i] + (map->exponential ? w->bias[i] : 0.0f));
+        if (logs && o->denominator != FV_DENOMINATOR_NONE)
+            unit *= exp2f(w->top[i] + w->bias[i]);
         if (call->decaying)
             unit *= w->fade.shrink[i];
         if (o->denominator == FV_DENOMINATOR_OFF) {

@@ -15,7 +15,8 @@
  * and begins the next one. Exponents are floats of any size; where two are near enough to matter for each
  * other, their difference is exact. Queries use 2^(l_f + E_f - top), top the row's maximum, so their largest entry is
  * 1; since z_f is at least about 1/2 wherever a key was seen, the normaliser of a row with a visible key is
- * at least about 1/2: it neither overflows nor vanishes, whatever the norms. Other maps keep exponent 0.
+ * at least about 1/2: it neither overflows nor vanishes, whatever the norms. Plain maps keep exponent 0 as long
+ * as their numbers are moderate, and are treated alike from there on (kernelized_wide.c).
  *
  * Gate and decay
  * --------------
@@ -60,7 +61,7 @@ typedef struct fv_kz_fade {
     float *shift;     /* [r] exponents of the state before and after it entered: e - E */
     float *seen;      /* [C] backward: row t against the entering state */
     float *left;      /* [C] key i against the gradient of the leaving state */
-    float *pull;      /* [C] key i against all that sees it: dL/dln b_i */
+    float *pull;      /* [C] key i against all that sees it: dL/dln b_i; dL/db_i where b_i is 0 */
     float *pairs;     /* [C] pairs inside the chunk that straddle a token */
     float *dots;      /* [r] */
     double carry;     /* log2 factor between w->grad and the state that leaves the chunk before */
@@ -79,10 +80,20 @@ typedef struct fv_kz_bias {
     bool wanted;        /* somebody wants it */
 } fv_kz_bias;
 
+/* Plain maps with exponents (kernelized_wide.c); arrays are there only for plain maps. */
+typedef struct fv_kz_wide {
+    bool on;
+    int64_t from;    /* first token of the sequence at which it was; FV_KZ_NEVER */
+    float *x;        /* [C][d] rows times 2^-exponent */
+    float *exponent; /* [C] */
+    float *degree;   /* [r] the map's */
+} fv_kz_wide;
+#define FV_KZ_NEVER INT64_MAX
+
 /* Memory of one worker, carved from scratch. C rows below means the call's chunk or tile. */
 typedef struct fv_kz_work {
     float *q, *k;      /* [C][r] features of queries and keys */
-    float *c, *gc;     /* [C][r] coefficients of a map that has them, and their gradient */
+    float *c, *gc;     /* [C][r] coefficients of features that have them, and their gradient */
     float *t, *tmp;    /* [C][r], the map's tmp_floats */
     float *dump;       /* [C][d]: where gradients go that nobody wants */
     float *statistics; /* the map's, of the sequence and head in hand */
@@ -98,7 +109,9 @@ typedef struct fv_kz_work {
     float *factor;                        /* [r] */
     fv_kz_bias rpe;                       /* position bias */
     fv_kz_fade fade;                      /* gate and decay */
+    fv_kz_wide wide;                      /* plain maps */
     fv_kz_state state; /* running state; state.e are the exponents E of the chunk in hand */
+    fv_kz_state own;   /* where it stands unless it is worked on in a stream's */
     fv_kz_state grad;  /* its gradient (backward), relative to grad.e */
     float *ring;       /* backward: FV_KZ_SEGMENT entries, see kernelized_backward.c */
 } fv_kz_work;
@@ -121,6 +134,7 @@ typedef struct fv_kz_call {
     float *prepared;            /* [H][prepared_floats]: the map's inputs as it wants them */
     int64_t prepared_floats, statistics_floats;
     fv_map_params map;  /* what all heads share */
+    bool plain;         /* the map is: features at their true scale */
     bool biased;        /* position bias kernel */
     bool decaying;      /* gate or decay */
     bool fade_gradient; /* backward: somebody wants the gradient of gate or decay */
@@ -128,6 +142,7 @@ typedef struct fv_kz_call {
     int64_t *steps;     /* [sequences+1] 0, 1, 2 ...: the layout of a step; first in scratch */
     int64_t *slots;     /* [sequences+1]: first saved state of each sequence */
     float *saved;       /* states, fv_kz_state_floats each, [slot][H] */
+    int64_t *wide_from; /* [sequences][H] in front of them, for plain maps that may turn wide: wide.from */
     char *work;         /* [threads] blocks of work_bytes */
     size_t work_bytes;
 } fv_kz_call;
@@ -164,6 +179,15 @@ int64_t fv_kz_state_floats(const fv_kz_call *call);
 void fv_kz_state_save(const fv_kz_call *call, const fv_kz_state *state, float *to);
 void fv_kz_state_load(const fv_kz_call *call, fv_kz_state *state, const float *from, int64_t tokens);
 void fv_kz_state_clear(const fv_kz_call *call, fv_kz_state *state);
+/* Whether the features in hand are logarithms, and whether they have coefficients. */
+static inline bool fv_kz_logs(const fv_kz_call *call, const fv_kz_work *w)
+{
+    return !call->plain || w->wide.on;
+}
+static inline bool fv_kz_has_coefficients(const fv_kz_call *call, const fv_kz_work *w)
+{
+    return call->op->mechanism->map->coefficients || w->wide.on;
+}
 /* Saved states of a sequence of n keys. */
 int64_t fv_kz_slot_count(const fv_kz_call *call, int64_t n);
 
@@ -175,15 +199,14 @@ float fv_kz_key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
                          int64_t n);
 /* Which keys stay: zeroes features of the first of n keys above 2^LIMIT, and of all after it. */
 int64_t fv_kz_cut(const fv_kz_call *call, fv_kz_work *w, int64_t n);
-/* The exponent for a feature of this logarithm: a finite whole number not below it; `other` for a NaN. */
-float fv_kz_exponent(float log2_feature, float other);
 /* Multiplies row f of S and z_f by factor[f]. */
 void fv_kz_rescale(const fv_kz_call *call, fv_kz_state *state, const float *factor);
-/* x [n][r], log2-features of queries, become 2^(x + E - top), top the largest of each row: w->top [n]. */
-void fv_kz_query_powers(const fv_kz_call *call, fv_kz_work *w, int64_t n, float *x);
 /* Features of queries [begin, begin+n) into w->q against the state's exponents; w->top and w->bias hold their
  * scale. */
 void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
+/* The same, and w->den = q z; returns how many rows, from the first, are moderate (kernelized_wide.c). */
+int64_t fv_kz_query_sums(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
+                         int64_t n);
 /* S += k^T v, z += sum k over the first n keys in w->k; then z_f is brought back to [1, 2) where it grew
  * large. */
 void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
@@ -195,6 +218,43 @@ void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t wi
 void fv_kz_normalise(const fv_kz_call *call, fv_kz_work *w, int64_t n);
 /* w->a = lower triangle of q k^T (0 above), row sums added to w->den. */
 void fv_kz_scores(const fv_kz_call *call, fv_kz_work *w, int64_t n);
+
+/* ---- kernelized_exponents.c ---- */
+
+/* The exponent for a feature of this logarithm: a finite whole number not below it; `other` for a NaN. */
+float fv_kz_exponent(float log2_feature, float other);
+/* Raises the state's exponents to those of the chunk's first key, whose log2-features are u + bias. */
+void fv_kz_raise(const fv_kz_call *call, fv_kz_work *w, const float *u, float bias);
+/* Brings z_f that grew beyond 2^20 back to [1/2, 1). */
+void fv_kz_lower(const fv_kz_call *call, fv_kz_work *w);
+/* Multiplies the state by 2^lambda, and brings z_f to [1/2, 1]; of maps of both signs, whose z_f may cancel, the factor is what
+ * exponents take: they stay near the largest key's. */
+void fv_kz_settle(const fv_kz_call *call, fv_kz_work *w, double lambda);
+/* Whether no key had the feature with these sums, S [dv] and z: its exponent says nothing. */
+bool fv_kz_row_is_empty(const fv_kernels *kr, int64_t dv, const float *S, float z);
+/* x [n][r], log2-features of queries, become 2^(x + E - top), top the largest of each row: w->top [n]. */
+void fv_kz_query_powers(const fv_kz_call *call, fv_kz_work *w, int64_t n, float *x);
+
+/* ---- kernelized_wide.c: plain maps with exponents ---- */
+
+void fv_kz_wide_carve(const fv_kz_call *call, fv_arena *arena, fv_kz_wide *wide);
+/* The map's features of rows: u, c and bias as fv_feature_map.logits has them, for whatever map is in hand. inverse [n][r]
+ * (wide features; NULL: not wanted): what takes dL/dc to dL/dphi. */
+void fv_kz_logits(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const fv_rows *rows, float *u,
+                  float *c, float *inverse, float *bias);
+/* Once a head's state is there, before its first token: whether features are wide from the start. */
+void fv_kz_start(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
+/* The head's features are wide, its state has exponents already. */
+void fv_kz_wide_on(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
+/* From token `begin` on the head's features are wide; the state is brought along. */
+void fv_kz_begin_wide(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin);
+/* Plain features in w->k of keys: how many of them, from the first, are moderate; those of the others become 0. */
+int64_t fv_kz_moderate_keys(const fv_kz_call *call, fv_kz_work *w, const fv_rows *rows);
+/* Rows in w->q and their normalisers in w->den: how many, from the first, are moderate; all where features are logarithms. */
+int64_t fv_kz_moderate_rows(const fv_kz_call *call, fv_kz_work *w, int64_t n);
+/* Takes w->t = dL/dpsi of wide rows to dx and the inputs' gradients. */
+void fv_kz_wide_back(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const fv_rows *rows,
+                     float *dx);
 
 /* ---- kernelized_forward.c ---- */
 
@@ -224,6 +284,8 @@ int64_t fv_kz_fade_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work 
 void fv_kz_fade_leave(const fv_kz_call *call, fv_kz_work *w, int64_t n);
 /* state = before, with the first token's factor, at exponents E = e - shift; before->e are E. */
 void fv_kz_fade_enter(const fv_kz_call *call, fv_kz_work *w, const fv_kz_state *before, const float *shift);
+/* fade.pull of the chunk's keys that gates of 1 keep out, from w->t: dL/db_i. */
+void fv_kz_fade_unseen(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
 /* Adds the gradients of the chunk's gates, and that of the decay to fade.sum_decay, from the sums that backward left in w->fade.
  * `before`, `shift` as above; w->grad is that of the state that entered, `through` = <state, its gradient on leaving>. */
 void fv_kz_fade_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n,
@@ -241,7 +303,9 @@ size_t fv_kz_bias_saved(const fv_kz_call *call, int64_t queries);
 void fv_kz_bias_forward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
 void fv_kz_bias_backward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
 void fv_kz_bias_row(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t row, float *out);
-/* kernelized_backward.c: takes w->t = dL/dphi of rows whose features are phi [n][r] back to them and to inputs. */
+/* kernelized_backward.c: x [n][r], log2-features of rows, become their powers as the products have them. */
+void fv_kz_row_powers(const fv_kz_call *call, fv_kz_work *w, const fv_rows *rows, float *x);
+/* Takes w->t = dL/dphi of rows whose features are phi [n][r] back to them and to inputs. */
 void fv_kz_through_map(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const fv_rows *rows,
                        const float *phi, float *dx);
 

@@ -28,6 +28,7 @@ typedef struct entry {
     float *k;          /* features of its keys */
     float *shift;      /* where it decays: fv_kz_fade's */
     int64_t begin, n;
+    bool wide; /* features of its keys */
 } entry;
 
 static entry ring_entry(const fv_kz_call *call, const fv_kz_work *w, int64_t index)
@@ -55,6 +56,19 @@ static void make_rho(fv_kz_work *w, int64_t n)
         w->rho[i] = w->pass[i] == 0.0f ? 0.0f : -w->pass[i] * w->inv[i] * w->sums[i];
 }
 
+void fv_kz_row_powers(const fv_kz_call *call, fv_kz_work *w, const fv_rows *rows, float *x)
+{
+    int64_t n = rows->n, r = call->r;
+    if (!rows->key) {
+        fv_kz_query_powers(call, w, n, x);
+    } else if (!call->decaying) {
+        (void)call->kr->exp2_rows(n, r, x, r, w->bias, w->state.e);
+    } else {
+        (void)fv_kz_fade_exp2(call, w, n, x);
+        call->kr->scale_rows(n, r, w->fade.weight, x, r, 0, x, r);
+    }
+}
+
 /* phi = c E: w->gc = dL/dc = t E and w->t = dL/dln|phi| = t E c, with E and c computed again. */
 static void through_coefficients(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w,
                                  const fv_rows *rows)
@@ -62,14 +76,7 @@ static void through_coefficients(const fv_kz_call *call, const fv_kz_head *h, fv
     const fv_kernels *kr = call->kr;
     int64_t n = rows->n, r = call->r;
     call->op->mechanism->map->logits(&h->map, rows, w->gc, w->c, w->bias);
-    if (rows->key && call->decaying)
-        (void)fv_kz_fade_exp2(call, w, n, w->gc);
-    else if (rows->key)
-        (void)kr->exp2_rows(n, r, w->gc, r, w->bias, w->state.e);
-    else
-        fv_kz_query_powers(call, w, n, w->gc);
-    if (rows->key && call->decaying)
-        kr->scale_rows(n, r, w->fade.weight, w->gc, r, 0, w->gc, r);
+    fv_kz_row_powers(call, w, rows, w->gc);
     kr->mul(n * r, w->gc, w->t, w->gc);
     kr->mul(n * r, w->gc, w->c, w->t);
 }
@@ -81,12 +88,14 @@ void fv_kz_through_map(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *
     const fv_feature_map *map = call->op->mechanism->map;
     if (dx == NULL && !call->by_head)
         return;
+    if (w->wide.on) {
+        fv_kz_wide_back(call, h, w, rows, dx);
+        return;
+    }
     if (map->coefficients)
         through_coefficients(call, h, w, rows);
     else if (map->exponential)
         call->kr->mul(rows->n * call->r, w->t, phi, w->t);
-    else if (rows->key && call->decaying) /* dL/dphi from dL/dpsi */
-        call->kr->scale_rows(rows->n, call->r, w->fade.weight, w->t, call->r, 0, w->t, call->r);
     bool add = dx != NULL && !call->grad->in_place;
     map->backward(&h->map, rows, w->t, w->gc, add, dx != NULL ? dx : w->dump,
                   dx != NULL ? rows->ldx : call->d, w->tmp);
@@ -141,20 +150,17 @@ static void value_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_wo
     }
 }
 
-/* Makes G and c relative to the exponents `e`, which fall from chunk to chunk; only those of the last chunk may stand
- * above the cleared gradient's 0, and 0 2^e must stay 0. Where the operator decays, also relative to the state before
- * the chunk's last n - 1 factors and that of the token behind. */
+/* Makes G and c relative to the exponents `e`. Where they are 0 (nothing is seen of that feature behind), the factor may be any but
+ * infinite. Where the operator decays, also relative to the state before the chunk's last n - 1 factors and that of the token
+ * behind. */
 static void move_gradient(const fv_kz_call *call, fv_kz_work *w, const float *e, int64_t n)
 {
     const fv_kernels *kr = call->kr;
-    if (!call->op->mechanism->map->exponential && !call->decaying)
+    if (call->plain && !call->decaying && w->wide.from == FV_KZ_NEVER)
         return;
     double fade = call->decaying ? w->fade.lambda[n - 1] + w->fade.carry : 0;
-    for (int64_t f = 0; f < call->r; f++) {
-        float moved = e[f] - w->grad.e[f];
-        w->factor[f] =
-            call->decaying ? (float)exp2(FV_MIN((double)moved + fade, 64.0)) : exp2f(FV_MIN(moved, 0.0f));
-    }
+    for (int64_t f = 0; f < call->r; f++)
+        w->factor[f] = (float)exp2(FV_MIN((double)(e[f] - w->grad.e[f]) + fade, 126.0));
     kr->scale_rows(call->r, call->dv, w->factor, w->grad.S, call->dv, 0, w->grad.S, call->dv);
     kr->mul(call->r, w->grad.z, w->factor, w->grad.z);
     kr->copy_rows(1, call->r, e, call->r, w->grad.e, call->r);
@@ -212,6 +218,7 @@ static void query_term_of_state(const fv_kz_call *call, fv_kz_work *w, int64_t n
 static void enter_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const entry *chunk)
 {
     w->k = chunk->k;
+    w->wide.on = chunk->wide;
     if (!call->decaying) {
         w->state = chunk->state;
         return;
@@ -261,8 +268,10 @@ static void causal_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
     fade_dots(call, w, n, w->k, w->fade.left);
     add_key_diagonal(call, w, n);
     fade_dots(call, w, n, w->k, w->fade.pull);
-    if (call->fade_gradient)
+    if (call->fade_gradient) {
+        fv_kz_fade_unseen(call, h, w, begin, n);
         kr->straddle_dots(n, n, w->a, call->C, w->p, call->C, w->fade.pairs);
+    }
     key_gradient(call, h, w, begin, n);
     value_gradient(call, h, w, begin, n, true);
     leave_chunk(call, h, w, chunk);
@@ -275,17 +284,27 @@ static void causal_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
 static int64_t walk_segment(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t first,
                             int64_t end, int64_t segment_end, entry ring[FV_KZ_SEGMENT])
 {
-    int64_t count = 0;
+    int64_t count = 0, from = w->wide.from;
     float *keys = w->k;
+    w->wide.on = false;
+    fv_kz_start(call, h, w);
+    if (first > from)
+        fv_kz_wide_on(call, h, w);
     for (int64_t t = first; t < end; count++) {
+        int64_t n = FV_MIN(call->C, segment_end - t);
         entry e = ring_entry(call, w, count);
         w->k = e.k;
+        if (t == from)
+            fv_kz_begin_wide(call, h, w, from);
+        else if (t < from)
+            n = FV_MIN(n, from - t);
         if (call->decaying) {
             w->fade.shift = e.shift;
             fv_kz_state_save(call, &w->state, e.state.S);
         }
         e.begin = t;
-        e.n = fv_kz_keys(call, h, w, t, FV_MIN(call->C, segment_end - t));
+        e.wide = w->wide.on;
+        e.n = fv_kz_keys(call, h, w, t, n);
         if (call->decaying)
             call->kr->copy_rows(1, call->r, w->state.e, call->r, e.state.e, call->r);
         else
@@ -324,16 +343,19 @@ static void causal_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work 
 /* The final state of a bidirectional sequence: kept by forward, or computed again when it is short. */
 static void final_state(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
 {
-    if (fv_kz_slot_count(call, h->nk) > 0) {
+    bool saved = fv_kz_slot_count(call, h->nk) > 0;
+    if (saved) {
         int64_t slot = call->slots[h->sequence] * call->H + h->head;
         fv_kz_state_load(call, &w->state, call->saved + slot * fv_kz_state_floats(call), h->nk);
-        return;
+        fv_kz_start(call, h, w);
     }
-    for (int64_t t = 0; t < h->nk;) {
+    for (int64_t t = 0; t < h->nk && !saved;) {
         int64_t taken = fv_kz_keys(call, h, w, t, FV_MIN(call->C, h->nk - t));
         fv_kz_absorb(call, h, w, t, taken);
         t += taken;
     }
+    if (w->wide.from != FV_KZ_NEVER && !w->wide.on)
+        fv_kz_begin_wide(call, h, w, 0);
 }
 
 static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
@@ -376,6 +398,9 @@ static void backward_heads(const fv_kz_call *call, fv_kz_work *w, int64_t sequen
         fv_kz_state_clear(call, &w->state);
         fv_kz_state_clear(call, &w->grad);
         w->fade.carry = w->fade.sum_decay = 0;
+        w->wide.on = false;
+        if (call->wide_from != NULL)
+            w->wide.from = call->wide_from[sequence * call->H + head];
         if (call->biased)
             fv_kz_bias_backward(call, &h, w);
         else if (call->op->options.causal)

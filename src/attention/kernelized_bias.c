@@ -84,8 +84,6 @@ static int64_t make_tile(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
     kr->fill(r, 0.0f, w->state.e);
     int64_t taken = fv_kz_keys(call, h, w, x->key, x->m);
     x->first = call->op->options.causal ? FV_MAX(0, x->key - x->row) : 0;
-    kr->fill(x->n, 0.0f, w->bias);
-    kr->fill(x->n, 0.0f, w->top);
     fv_kz_queries(call, h, w, x->row, x->n);
     kr->gemm('N', 'T', x->n, x->m, r, 1.0f, w->q, r, w->k, r, 0.0f, w->a, C);
     toeplitz_tile(call, w, x);
@@ -169,6 +167,7 @@ void fv_kz_bias_forward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work 
 {
     const fv_kernels *kr = call->kr;
     int64_t dv = call->dv, ldy = call->ldy;
+    fv_kz_start(call, h, w);
     load_table(call, h, w);
     for (int64_t row = 0; row < h->nq; row += call->C) {
         int64_t n = FV_MIN(call->C, h->nq - row), end = reach(call, h, row, n);
@@ -197,6 +196,7 @@ void fv_kz_bias_row(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, 
 {
     const fv_kernels *kr = call->kr;
     int64_t end = reach(call, h, row, 1);
+    fv_kz_start(call, h, w);
     load_table(call, h, w);
     begin_rows(call, w, 1);
     for (int64_t key = 0; key < end;) {
@@ -275,6 +275,7 @@ void fv_kz_bias_backward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
     int64_t last = 2 * call->op->options.position_span - 2;
     float *d_bias = h->map.d_input[FV_INPUT_POSITION_BIAS];
     w->rpe.wanted = d_bias != NULL;
+    fv_kz_start(call, h, w);
     load_table(call, h, w);
     call->kr->fill(last + 1, 0.0f, w->rpe.grad);
     for (int64_t row = 0; row < h->nq; row += call->C) {

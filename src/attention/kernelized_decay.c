@@ -16,16 +16,15 @@
  *
  * Exponents (kernelized.h): the state leaves a chunk with every z_f brought to [1/2, 1] in either direction,
  * and enters the next at E_f = max(ceil(e_f + log2 f_s), first key's, its b included): an old large key that has
- * decayed makes no recent key underflow. Maps with signed coefficients go by the largest of |S_f|, |z_f|, since
- * their z_f may cancel. Plain maps keep exponent 0: their sums underflow when gate 1 (no input) and decay last for
- * a hundred halvings. A gate or decay outside [0, 1] is NaN from its token on.
+ * decayed makes no recent key underflow. Exponents of maps of both signs, whose z_f may cancel, sink by the
+ * factors alone. Plain maps have wide features (kernelized_wide.c). A gate or decay outside [0, 1] is NaN from its token on.
  *
  * Backward. A pair (t, i) with weight W_ti = dL/dln a_ti carries f_s of all i < s <= t, so dL/dln f_s is the
  * sum of the pairs that straddle s: pairs inside the chunk, rows t >= s against S', keys i < s against the
  * gradient G of the state that leaves, and <S', G>. Only such pairs are added, none subtracted again: no
  * cancellation. The chunk's first token takes <S_in, dL/dS'>, where f_s itself does not stand in, so that gates of
- * any size divide nothing. dL/dg_s = (dL/dln f_s) / g_s - dL/db_s.
- * Limit: where g_s is 1 to the last bit, b_s = 0, the part of dL/db_s is taken as 0.
+ * any size divide nothing. dL/dg_s = (dL/dln f_s) / g_s - dL/db_s, where g_s is 1 with the features that b_s = 0 hides.
+ * Limit: of these it leaves out features that are exactly 0 in every key seen so far.
  */
 #include "attention/kernelized.h"
 #include <float.h>
@@ -160,20 +159,31 @@ static float bounded_factor(double x)
     return (float)(factor > LARGEST ? LARGEST : factor);
 }
 
+/* Whether no key had feature f. */
+static bool row_is_empty(const fv_kz_call *call, const fv_kz_state *state, int64_t f)
+{
+    return fv_kz_row_is_empty(call->kr, call->dv, state->S + f * call->dv, state->z[f]);
+}
+
 /* Chooses the chunk's exponents, E_f, from the state's and the first key's log2-features u + bias; fade.shift =
  * e - E, state.e = E. */
 static void choose_exponents(const fv_kz_call *call, fv_kz_work *w, const float *u, float bias)
 {
-    const fv_feature_map *map = call->op->mechanism->map;
     fv_kz_state *state = &w->state;
+    bool hidden = w->fade.input[0] == 0.0f, nothing = true;
     float input = w->fade.input[0] > 0.0f ? log2f(w->fade.input[0]) : 0.0f;
+    for (int64_t f = 0; f < call->r && nothing; f++)
+        nothing = row_is_empty(call, state, f);
     for (int64_t f = 0; f < call->r; f++) {
         float old = state->e[f];
-        float sunk = fv_kz_exponent((float)((double)old + w->fade.first), old);
-        float first = fv_kz_exponent(u[f] + bias + input, sunk);
-        bool empty = state->tokens == 0 || (state->z[f] == 0.0f && !map->coefficients);
+        bool empty = row_is_empty(call, state, f);
+        double sinks = isnan(w->fade.first) ? 0.0 : floor(-w->fade.first);
+        float sunk = fv_kz_exponent((float)((double)old - sinks), old);
+        /* A key that is kept out raises nothing; before any other one its exponents serve the gradient of its gate. */
+        float first = hidden && !nothing ? -FLT_MAX : fv_kz_exponent(u[f] + bias + input, sunk);
         state->e[f] = empty ? first : FV_MAX(sunk, first);
-        w->fade.shift[f] = old - state->e[f];
+        /* Where the state alone sinks it stays as large as it is, though its exponent be rounded. */
+        w->fade.shift[f] = empty || first >= sunk ? old - state->e[f] : (float)sinks;
     }
 }
 
@@ -191,48 +201,28 @@ void fv_kz_fade_enter(const fv_kz_call *call, fv_kz_work *w, const fv_kz_state *
 int64_t fv_kz_fade_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     const fv_kernels *kr = call->kr;
-    const fv_feature_map *map = call->op->mechanism->map;
     const fv_kz_fade *fade = &w->fade;
     int64_t r = call->r, fit = fv_kz_fade_chunk(call, h, w, begin, n);
-    double largest = -HUGE_VAL;
-    if (map->exponential) {
-        choose_exponents(call, w, w->k, fade->input[0] == 0.0f ? -INFINITY : w->bias[0]);
-        largest = fv_kz_fade_exp2(call, w, fit, w->k);
-    } else {
-        kr->fill(r, 0.0f, w->fade.shift);
-    }
+    /* Keys that a gate of 1 keeps out say nothing of the size of those behind them. */
+    for (int64_t i = 1; i < fit && fade->input[0] == 0.0f; i++)
+        fit = fade->input[i] != 0.0f ? i : fit;
+    choose_exponents(call, w, w->k, w->bias[0]);
+    double largest = fv_kz_fade_exp2(call, w, fit, w->k);
     fv_kz_fade_enter(call, w, &w->state, fade->shift);
     kr->scale_rows(fit, r, fade->weight, w->k, r, 0, w->k, r);
     kr->fill((n - fit) * r, 0.0f, w->k + fit * r);
     if (largest > FV_KZ_LIMIT)
         fit = fv_kz_cut(call, w, fit);
-    if (map->coefficients)
+    if (fv_kz_has_coefficients(call, w))
         kr->mul(fit * r, w->k, w->c, w->k);
     return fit;
 }
 
-/* The size of row f of the state: positive maps have it in z. */
-static float row_size(const fv_kz_call *call, const fv_kz_state *state, int64_t f)
-{
-    if (!call->op->mechanism->map->coefficients)
-        return state->z[f];
-    return FV_MAX(fabsf(state->z[f]), call->kr->max_abs(call->dv, state->S + f * call->dv));
-}
-
 void fv_kz_fade_leave(const fv_kz_call *call, fv_kz_work *w, int64_t n)
 {
-    fv_kz_state *state = &w->state;
-    bool exponential = call->op->mechanism->map->exponential;
     double lambda = w->fade.lambda[n - 1];
-    state->decayed += w->fade.first + lambda;
-    for (int64_t f = 0; f < call->r; f++) {
-        float size = exponential ? row_size(call, state, f) : 0.0f, shift = 0.0f;
-        if (size > 0.0f && size <= FLT_MAX)
-            shift = (float)ceil(log2((double)size) + lambda);
-        w->factor[f] = (float)exp2(lambda - (double)shift);
-        state->e[f] += shift; /* beyond 2^24 it rounds, as a logarithm of that size does */
-    }
-    fv_kz_rescale(call, state, w->factor);
+    w->state.decayed += w->fade.first + lambda;
+    fv_kz_settle(call, w, lambda);
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------- */
@@ -263,8 +253,41 @@ static void add_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_fade
     fade->sum_decay += by_decay;
     if (h->d_gate == NULL)
         return;
-    double by_input = fade->input[t] == 0.0f ? 0.0 : (double)fade->pull[t] / (double)fade->input[t];
+    double by_input = (double)fade->pull[t] / (fade->input[t] == 0.0f ? 1.0 : (double)fade->input[t]);
     h->d_gate[(begin + t) * call->H] += (float)(by_gate - by_input);
+}
+
+/* The product of a gradient with features that may be beyond floats where it is 0. */
+static double seen_product(int64_t r, const float *t, const float *phi)
+{
+    double sum = 0;
+    for (int64_t f = 0; f < r; f++)
+        sum += t[f] != 0.0f ? (double)t[f] * (double)phi[f] : 0.0;
+    return sum;
+}
+
+void fv_kz_fade_unseen(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    fv_kz_fade *fade = &w->fade;
+    float *phi = w->kt;
+    bool unseen = false;
+    for (int64_t i = 0; i < n && h->d_gate != NULL; i++) {
+        unseen |= fade->input[i] == 0.0f;
+        fade->input[i] = fade->input[i] == 0.0f ? 1.0f : fade->input[i];
+    }
+    if (!unseen)
+        return;
+    fv_rows rows = fv_kz_rows(call, h, true, begin, n);
+    fv_kz_logits(call, h, w, &rows, phi, w->c, NULL, w->bias);
+    (void)fv_kz_fade_exp2(call, w, n, phi);
+    if (fv_kz_has_coefficients(call, w))
+        call->kr->mul(n * call->r, phi, w->c, phi);
+    for (int64_t i = 0; i < n; i++) {
+        (void)fv_kz_fade_of(call, h, begin + i, &fade->input[i]);
+        if (fade->input[i] == 0.0f)
+            fade->pull[i] =
+                fade->weight[i] * (float)seen_product(call->r, w->t + i * call->r, phi + i * call->r);
+    }
 }
 
 void fv_kz_fade_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n,

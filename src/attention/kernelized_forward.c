@@ -34,6 +34,21 @@ static void add_diagonal(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
             add_poison(call, w, v + j * ldv, j, n, y);
 }
 
+/* Keys, queries and scores of n causal tokens at most; returns how many of them make a chunk. */
+static int64_t chunk_scores(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
+                            int64_t n)
+{
+    int64_t r = call->r, taken = fv_kz_keys(call, h, w, begin, n);
+    fv_kz_fetch(call, h->k, call->ldk, call->d, begin + taken, h->nk);
+    fv_kz_fetch(call, h->v, call->ldv, call->dv, begin + taken, h->nk);
+    /* All n rows go through the products, whatever was taken: equal shapes give equal bits. */
+    fv_kz_queries(call, h, w, begin, n);
+    fv_kz_fetch(call, h->q, call->ldq, call->d, begin + taken, h->nk);
+    call->kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
+    fv_kz_scores(call, w, n);
+    return fv_kz_moderate_rows(call, w, taken);
+}
+
 /* One chunk of n causal tokens at most; returns how many it took. */
 static int64_t causal_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
                             int64_t n)
@@ -41,14 +56,11 @@ static int64_t causal_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_w
     const fv_kernels *kr = call->kr;
     int64_t r = call->r, dv = call->dv;
     float *y = h->y + begin * call->ldy;
-    int64_t taken = fv_kz_keys(call, h, w, begin, n);
-    fv_kz_fetch(call, h->k, call->ldk, call->d, begin + taken, h->nk);
-    fv_kz_fetch(call, h->v, call->ldv, dv, begin + taken, h->nk);
-    /* All n rows go through the products, whatever was taken: equal shapes give equal bits. */
-    fv_kz_queries(call, h, w, begin, n);
-    fv_kz_fetch(call, h->q, call->ldq, call->d, begin + taken, h->nk);
-    kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
-    fv_kz_scores(call, w, n);
+    int64_t taken = chunk_scores(call, h, w, begin, n);
+    if (taken == 0) {
+        fv_kz_begin_wide(call, h, w, begin);
+        taken = chunk_scores(call, h, w, begin, n);
+    }
     fv_kz_normalise(call, w, n);
     kr->gemm('N', 'N', n, dv, r, 1.0f, w->q, r, w->state.S, dv, 0.0f, y, call->ldy);
     add_diagonal(call, h, w, begin, n);
@@ -70,15 +82,37 @@ static void causal_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work 
     }
 }
 
+static void copy_state(const fv_kz_call *call, const fv_kz_state *from, fv_kz_state *to)
+{
+    int64_t r = call->r, floats = r * call->dv;
+    call->kr->copy_rows(1, floats, from->S, floats, to->S, floats);
+    call->kr->copy_rows(1, r, from->z, r, to->z, r);
+    call->kr->copy_rows(1, r, from->e, r, to->e, r);
+    to->tokens = from->tokens;
+    to->decayed = from->decayed;
+}
+
+/* Reading leaves every bit of a bidirectional state: from here on the worker has a state of its own. */
+static void stay_out_of_stream(const fv_kz_call *call, fv_kz_work *w)
+{
+    if (call->io->state == NULL || call->op->options.causal)
+        return;
+    copy_state(call, &w->state, &w->own);
+    w->state = w->own;
+}
+
 void fv_kz_read(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     const fv_kernels *kr = call->kr;
     const fv_kz_state *state = &w->state;
     int64_t r = call->r, dv = call->dv;
     float *y = h->y + begin * call->ldy;
-    fv_kz_queries(call, h, w, begin, n);
+    if (fv_kz_query_sums(call, h, w, begin, n) < n) {
+        stay_out_of_stream(call, w);
+        fv_kz_begin_wide(call, h, w, begin);
+        (void)fv_kz_query_sums(call, h, w, begin, n);
+    }
     fv_kz_fetch(call, h->q, call->ldq, call->d, begin + n, h->nq);
-    kr->row_dots(n, r, 1.0f, w->q, r, state->z, 0, 0.0f, w->den);
     fv_kz_normalise(call, w, n);
     if (n == 1) {
         kr->gemv('T', r, dv, w->inv[0], state->S, dv, w->q, 0.0f, y);
@@ -120,16 +154,12 @@ static void stream_state(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
 {
     fv_state_view view = stream_view(call, h);
     fv_kz_state in_stream = fv_kz_state_at(call, &view, h->head);
-    const fv_kz_state *from = store ? &w->state : &in_stream;
-    fv_kz_state *to = store ? &in_stream : &w->state;
-    int64_t r = call->r, dv = call->dv;
-    call->kr->copy_rows(1, r * dv, from->S, r * dv, to->S, r * dv);
-    call->kr->copy_rows(1, r, from->z, r, to->z, r);
-    call->kr->copy_rows(1, r, from->e, r, to->e, r);
-    to->tokens = from->tokens;
-    to->decayed = from->decayed;
+    if (store)
+        copy_state(call, &w->state, &in_stream);
+    else
+        copy_state(call, &in_stream, &w->state);
     if (store && view.decayed != NULL)
-        view.decayed[h->head] = from->decayed;
+        view.decayed[h->head] = in_stream.decayed;
 }
 
 /* The state before the call's tokens. A bidirectional one is worked on in place: calls that read it are many, and
@@ -162,6 +192,7 @@ static void forward_task(void *arg, int64_t index, int worker)
         return;
     }
     enter_state(call, &h, &w);
+    fv_kz_start(call, &h, &w);
     if (call->op->options.causal) {
         causal_head(call, &h, &w);
         if (call->io->state != NULL)
@@ -169,6 +200,8 @@ static void forward_task(void *arg, int64_t index, int worker)
     } else {
         bidirectional_head(call, &h, &w);
     }
+    if (call->wide_from != NULL)
+        call->wide_from[index] = w.wide.from;
 }
 
 fv_status fv_kz_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,

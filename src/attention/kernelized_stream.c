@@ -1,5 +1,6 @@
 /* kernelized_stream.c: the state of a stream as a value: empty, stepped by one token, merged, viewed. */
 #include "attention/kernelized.h"
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -45,16 +46,22 @@ void fv_kz_state_init(const fv_attention *op, int64_t capacity, void *state)
     memset(state, 0, fv_kz_state_bytes(op, capacity));
 }
 
-/* One row: dst = 2^faded a + b, at the larger exponent (plain maps keep 0). */
+static bool row_is_empty(const fv_attention *op, const fv_state_view *view, int64_t f)
+{
+    int64_t dv = op->options.value_dim;
+    return fv_kz_row_is_empty(op->ctx->kernels, dv, view->S + f * dv, view->z[f]);
+}
+
+/* One row: dst = 2^faded a + b, at the larger exponent of those that say something; 0 2^x stays 0 whatever x. */
 static void merge_row(const fv_attention *op, const fv_state_view *vd, const fv_state_view *va,
                       const fv_state_view *vb, int64_t f, double faded)
 {
     int64_t dv = op->options.value_dim;
     double a = (double)va->exponent[f] + faded, b = (double)vb->exponent[f];
-    float top = FV_MAX(va->exponent[f], vb->exponent[f]);
-    if (faded != 0 && !isnan(faded) && op->mechanism->map->exponential)
-        top = (float)FV_MAX(ceil(a), b);
-    float fa = (float)exp2(a - (double)top), fb = (float)exp2(b - (double)top);
+    double sunk = isnan(faded) ? (double)va->exponent[f] : FV_MAX(ceil(a), -(double)FLT_MAX);
+    bool no_a = row_is_empty(op, va, f), no_b = row_is_empty(op, vb, f);
+    float top = (float)(no_a ? b : no_b ? sunk : FV_MAX(sunk, b));
+    float fa = no_a ? 0.0f : (float)exp2(a - (double)top), fb = no_b ? 0.0f : (float)exp2(b - (double)top);
     for (int64_t c = 0; c < dv; c++)
         vd->S[f * dv + c] = fa * va->S[f * dv + c] + fb * vb->S[f * dv + c];
     vd->z[f] = fa * va->z[f] + fb * vb->z[f];
@@ -110,6 +117,7 @@ static void step_task(void *arg, int64_t index, int worker)
     w.state = fv_kz_state_at(call, &view, head);
     h.first_q = h.first_k = view.tokens;
     fv_kz_take_on(call, &h, &w);
+    fv_kz_start(call, &h, &w);
     (void)fv_kz_keys(call, &h, &w, 0, 1);
     fv_kz_absorb(call, &h, &w, 0, 1);
     if (view.decayed != NULL)

@@ -51,20 +51,17 @@ static product fade_between(const fv_kz_call *call, const fv_kz_head *h, int64_t
 }
 
 /* Gate and decay of keys [begin, begin+n), as a row sees them for which the key before has factor *rest, into
- * w->fade. Returns the log2 of the largest factor. */
-static double fade_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n,
-                        product *rest)
+ * w->fade. */
+static void fade_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n,
+                      product *rest)
 {
-    double largest = -HUGE_VAL;
     for (int64_t i = 0; i < n; i++) {
         double own = fv_kz_fade_of(call, h, begin + i, &w->fade.input[i]);
         if (begin + i > 0)
             multiply(rest, own, -1);
         w->fade.power[i] = log2_of(rest);
         w->fade.weight[i] = (float)((double)w->fade.input[i] * exp2(w->fade.power[i]));
-        largest = FV_MAX(largest, w->fade.power[i]);
     }
-    return largest;
 }
 
 /* fv_kz_key_features, gate and decay included. */
@@ -73,13 +70,11 @@ static float key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_wor
 {
     if (!call->decaying)
         return fv_kz_key_features(call, h, w, begin, n);
-    const fv_feature_map *map = call->op->mechanism->map;
     fv_rows rows = fv_kz_rows(call, h, true, begin, n);
-    map->logits(&h->map, &rows, w->k, w->c, w->bias);
-    float largest = (float)fade_keys(call, h, w, begin, n, rest);
-    if (map->exponential)
-        largest = (float)fv_kz_fade_exp2(call, w, n, w->k);
-    if (map->coefficients)
+    fv_kz_logits(call, h, w, &rows, w->k, w->c, NULL, w->bias);
+    fade_keys(call, h, w, begin, n, rest);
+    float largest = (float)fv_kz_fade_exp2(call, w, n, w->k);
+    if (fv_kz_has_coefficients(call, w))
         call->kr->mul(n * call->r, w->k, w->c, w->k);
     call->kr->scale_rows(n, call->r, w->fade.weight, w->k, call->r, 0, w->k, call->r);
     return largest;
@@ -88,20 +83,20 @@ static float key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_wor
 /* state.e = ceil of the largest log2-feature over the first `n` keys. */
 static void exponents_of(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t n, product rest)
 {
-    const fv_feature_map *map = call->op->mechanism->map;
-    call->kr->fill(call->r, map->exponential ? -INFINITY : 0.0f, w->state.e);
-    for (int64_t t = 0; map->exponential && t < n; t += call->C) {
+    bool logs = fv_kz_logs(call, w);
+    call->kr->fill(call->r, logs ? -INFINITY : 0.0f, w->state.e);
+    for (int64_t t = 0; logs && t < n; t += call->C) {
         int64_t tile = FV_MIN(call->C, n - t);
         fv_rows keys = fv_kz_rows(call, h, true, t, tile);
-        map->logits(&h->map, &keys, w->k, w->c, w->sums);
+        fv_kz_logits(call, h, w, &keys, w->k, w->c, NULL, w->sums);
         if (call->decaying)
-            (void)fade_keys(call, h, w, t, tile, &rest);
+            fade_keys(call, h, w, t, tile, &rest);
         for (int64_t i = 0; call->decaying && i < tile; i++)
             w->sums[i] += w->fade.input[i] == 0.0f ? -INFINITY : (float)w->fade.power[i];
         call->kr->add_col_max(tile, call->r, w->sums, w->k, call->r, w->state.e);
     }
     for (int64_t f = 0; f < call->r; f++)
-        w->state.e[f] = isfinite(w->state.e[f]) ? ceilf(w->state.e[f]) : 0.0f;
+        w->state.e[f] = fv_kz_exponent(w->state.e[f], 0.0f);
 }
 
 /* Unnormalised weights of the group's rows (numbers in their sequence) over the first `keys` keys into out
@@ -111,7 +106,6 @@ static bool sweep(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, co
                   float *out, int64_t stride)
 {
     const fv_kernels *kr = call->kr;
-    const fv_feature_map *map = call->op->mechanism->map;
     int64_t r = call->r, shared = visible_keys(call, h, rows[0]), keys = visible_keys(call, h, rows[n - 1]);
     product rest = fade_between(call, h, 0, rows[0]);
     exponents_of(call, h, w, shared, rest);
@@ -120,13 +114,13 @@ static bool sweep(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, co
         if (call->decaying)
             w->fade.shrink[i] = (float)exp2(log2_of(&behind));
         fv_rows query = fv_kz_rows(call, h, false, rows[i], 1);
-        float *c = map->coefficients ? w->c + i * r : NULL;
-        map->logits(&h->map, &query, w->q + i * r, c, w->top + i);
+        float *c = fv_kz_has_coefficients(call, w) ? w->c + i * r : NULL;
+        fv_kz_logits(call, h, w, &query, w->q + i * r, c, NULL, w->top + i);
         w->sums[i] = w->top[i];
     }
-    if (map->exponential)
+    if (fv_kz_logs(call, w))
         fv_kz_query_powers(call, w, n, w->q);
-    if (map->coefficients)
+    if (fv_kz_has_coefficients(call, w))
         kr->mul(n * r, w->q, w->c, w->q);
     for (int64_t t = 0; t < keys; t += call->C) {
         int64_t tile = FV_MIN(call->C, keys - t);
@@ -153,6 +147,11 @@ static void group_rows(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *
         int64_t seen = visible_keys(call, h, rows[i]);
         kr->mask_rows(1, keys, &seen, row, stride);
         w->den[i] = (float)kr->sum(seen, row);
+    }
+    if (fv_kz_moderate_rows(call, w, n) < n) {
+        fv_kz_wide_on(call, h, w);
+        group_rows(call, h, w, rows, n, out, stride);
+        return;
     }
     fv_kz_normalise(call, w, n);
     kr->scale_rows(n, keys, w->inv, out, stride, 0, out, stride);
@@ -183,6 +182,9 @@ static void weights_task(void *arg, int64_t index, int worker)
         for (int64_t row = 0; row < n; row++)
             call->kr->fill(weights->stride, 0.0f, out + row * weights->stride);
         fv_kz_take_on(call, &h, &w);
+        w.wide.on = false;
+        if (call->plain && call->decaying)
+            fv_kz_wide_on(call, &h, &w);
         for (int64_t row = 0; call->biased && row < n; row++)
             fv_kz_bias_row(call, &h, &w, local[row], out + k0 + row * weights->stride);
         if (h.nk > 0 && !call->biased)

@@ -61,6 +61,7 @@ const fv_feature_map fv_map_dpfp = {
     .unit_scale = true,
     .unprojected = true,
     .feature_count = count_2d,
+    .degrees = fv_map_degrees_2,
     .logits = logits,
     .backward = backward,
     .tmp_floats = tmp_floats,

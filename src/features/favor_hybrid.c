@@ -208,6 +208,7 @@ const fv_feature_map fv_map_favor_hybrid = {
     .exponential = true,
     .coefficients = true,
     .can_be_negative = true,
+    .mixed = true,
     .inputs = UINT32_C(1) << FV_INPUT_PROJECTION_TRIG | UINT32_C(1) << FV_INPUT_ANGLE_ROWS,
     .check = check,
     .feature_count = feature_count,

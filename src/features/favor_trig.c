@@ -51,6 +51,7 @@ const fv_feature_map fv_map_favor_trig = {
     .exponential = true,
     .coefficients = true,
     .can_be_negative = true,
+    .mixed = true,
     .feature_count = fv_map_count_2m,
     .unit = fv_map_unit_m,
     .prepare = prepare,

@@ -4,7 +4,8 @@
  * Kernelised attention weighs key j for query i by phi(q_i).phi(k_j) (Choromanski et al. 2021, eq. 5). Maps
  * come in three forms:
  *
- *   plain        phi_f = u_f at its true scale.
+ *   plain        phi_f = u_f at its true scale. Where that leaves the range of floats the core asks for wide rows
+ *                (attention/kernelized_wide.c).
  *   exponential  phi_f = 2^(u_f + bias), always positive; the core keeps an integer exponent per feature, so that nothing
  *                overflows (attention/kernelized.h).
  *   coefficients phi_f = c_f 2^(u_f + bias), exponential with a signed coefficient of moderate size.
@@ -58,6 +59,8 @@ typedef struct fv_rows {
     bool key;        /* keys, else queries */
     int64_t first;   /* position of row 0 in its sequence */
     int64_t longest; /* the longer of the sequence's two lengths; streams: options.max_tokens */
+    /* Wide rows of plain maps (attention/kernelized_wide.c), else NULL: [n] x is the head vector times 2^-exponent. */
+    const float *exponent;
 } fv_rows;
 
 typedef struct fv_rmf_series fv_rmf_series;
@@ -72,6 +75,8 @@ struct fv_feature_map {
     bool exponential;            /* see above */
     bool coefficients;           /* see above; goes with exponential */
     bool can_be_negative;        /* phi.phi can: default denominator guard sign:1e-3 */
+    bool mixed;                  /* features of both signs: their sums say nothing about size */
+    bool row_exponents;          /* in wide rows bias[i] is a whole number: phi = u 2^bias */
     bool positions;              /* reads rows->first and rows->longest */
     uint32_t inputs;             /* 1 << FV_INPUT_x taken beside the projection */
     uint32_t takes;              /* FV_TAKES_x */
@@ -84,6 +89,10 @@ struct fv_feature_map {
     int64_t (*feature_count)(const fv_attention_options *options, int64_t m);
     /* The factor of phi.phi that stays outside; NULL: 1. */
     double (*unit)(const fv_map_params *p);
+
+    /* Plain maps that grow faster than their argument: degree [r] so that feature f of x is 2^(degree[f] e) times that of
+     * 2^-e x (epsilon aside, which logits takes care of). Their wide rows have exponents, those of the others are 0. */
+    void (*degrees)(const fv_map_params *p, float *degree);
 
     /* Draws one of its FV_ROLE_DRAWN inputs other than projections, all heads; false: not one of its. */
     bool (*draw)(const fv_feature_map *map, const fv_attention_options *options, fv_input which,
@@ -153,6 +162,8 @@ void fv_map_projection_gradient(const fv_map_params *p, const fv_rows *rows, dou
                                 int64_t ldg);
 /* bias[i] = factor |x_i|^2 of raw rows, bounded */
 void fv_map_squares(const fv_map_params *p, const fv_rows *rows, double factor, float *bias);
+/* degree [r] = 2 */
+void fv_map_degrees_2(const fv_map_params *p, float *degree);
 /* x as a float; one beyond 2^126 becomes a number below 2^127 that grows with it, so that of squared lengths which no float
  * holds the least is still the least, to 1 part in 10^5. */
 float fv_map_bounded_log(double x);

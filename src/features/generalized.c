@@ -50,14 +50,26 @@ static void pre_activation_back(const fv_map_params *p, const fv_rows *rows, flo
     kr->scale_rows(rows->n, p->d, NULL, g, p->r, add, dx, lddx);
 }
 
-/* f(u) + epsilon, or its logarithm to base 2. */
+/* f(u) + epsilon, or its logarithm to base 2; of 2^-e x and degree 2: f(u) + epsilon 2^-2e. */
 static void logits(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias)
 {
     (void)c;
-    pre_activation(p, rows, u);
-    p->kernels->function_rows((int)p->map->function, rows->n, p->r, p->epsilon, u, p->r, u, p->r);
+    const fv_kernels *kr = p->kernels;
+    const int f = (int)p->map->function;
+    const float *x = rows->x; /* without a copy where nothing is done to it */
+    int64_t ldx = rows->ldx;
+    if (p->projected || p->scale != 1.0f) {
+        pre_activation(p, rows, u);
+        x = u, ldx = p->r;
+    }
+    bool degree_2 = rows->exponent != NULL && p->map->degrees != NULL;
+    if (!degree_2)
+        kr->function_rows(f, rows->n, p->r, p->epsilon, x, ldx, u, p->r);
+    for (int64_t i = 0; degree_2 && i < rows->n; i++)
+        kr->function_rows(f, 1, p->r, ldexpf(p->epsilon, (int)(-2 * rows->exponent[i])), x + i * ldx, ldx,
+                          u + i * p->r, p->r);
     if (p->map->exponential)
-        p->kernels->fill(rows->n, 0.0f, bias);
+        kr->fill(rows->n, 0.0f, bias);
 }
 
 /* g f'(u), or g times the slope of ln(f(u) + epsilon). */
@@ -87,14 +99,14 @@ const fv_feature_map fv_map_generalized[FV_FUNCTION_COUNT] = {
     GENERALIZED("relu", FV_FUNCTION_RELU),
     GENERALIZED("exp", FV_FUNCTION_EXP, .exponential = true),
     GENERALIZED("sigmoid", FV_FUNCTION_SIGMOID),
-    GENERALIZED("tanh", FV_FUNCTION_TANH, .can_be_negative = true),
-    GENERALIZED("gelu", FV_FUNCTION_GELU, .can_be_negative = true),
+    GENERALIZED("tanh", FV_FUNCTION_TANH, .can_be_negative = true, .mixed = true),
+    GENERALIZED("gelu", FV_FUNCTION_GELU, .can_be_negative = true, .mixed = true),
     GENERALIZED("abs", FV_FUNCTION_ABS),
-    GENERALIZED("square", FV_FUNCTION_SQUARE),
-    GENERALIZED("relu2", FV_FUNCTION_RELU2),
-    GENERALIZED("cos", FV_FUNCTION_COS, .can_be_negative = true),
-    GENERALIZED("sin", FV_FUNCTION_SIN, .can_be_negative = true),
-    GENERALIZED("linear", FV_FUNCTION_LINEAR, .can_be_negative = true),
+    GENERALIZED("square", FV_FUNCTION_SQUARE, .degrees = fv_map_degrees_2),
+    GENERALIZED("relu2", FV_FUNCTION_RELU2, .degrees = fv_map_degrees_2),
+    GENERALIZED("cos", FV_FUNCTION_COS, .can_be_negative = true, .mixed = true),
+    GENERALIZED("sin", FV_FUNCTION_SIN, .can_be_negative = true, .mixed = true),
+    GENERALIZED("linear", FV_FUNCTION_LINEAR, .can_be_negative = true, .mixed = true),
     GENERALIZED("elu+1", FV_FUNCTION_ELU1),
     GENERALIZED("softplus", FV_FUNCTION_SOFTPLUS),
 };

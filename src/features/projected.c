@@ -179,6 +179,11 @@ void fv_map_squares(const fv_map_params *p, const fv_rows *rows, double factor, 
             bias[i] = fv_map_bounded_log(factor * p->kernels->sum_squares(p->d, rows->x + i * rows->ldx));
 }
 
+void fv_map_degrees_2(const fv_map_params *p, float *degree)
+{
+    p->kernels->fill(p->r, 2.0f, degree);
+}
+
 float fv_map_bounded_log(double x)
 {
     /* The squared length of finite floats stays below 2^512, so 2^126 (1 + ...) below 2^127. */

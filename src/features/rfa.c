@@ -167,6 +167,7 @@ const fv_feature_map fv_map_rfa = {
     .name = "rfa",
     .unit_scale = true,
     .can_be_negative = true,
+    .mixed = true,
     .inputs = UINT32_C(1) << FV_INPUT_BANDWIDTH,
     .check = check,
     .feature_count = count_2m,

@@ -83,6 +83,15 @@ static void prepare(const fv_map_params *p, float *prepared)
     }
 }
 
+/* The degree of each feature: how many levels reach it. */
+static void degrees(const fv_map_params *p, float *degree)
+{
+    prepared_view v = view_of(p, p->prepared);
+    p->kernels->fill(p->m, 0.0f, degree);
+    for (int64_t j = 1; j <= (int64_t)*v.levels; j++)
+        p->kernels->fill((int64_t)v.counts[j], (float)j, degree);
+}
+
 /* ---- forward ---------------------------------------------------------------------------------------- */
 
 /* Tiles of factors on the stack. */
@@ -231,7 +240,8 @@ static const fv_rmf_series series_exp = {log_a_exp, HUGE_VAL}, series_inv = {log
 /* One row a kernel; trigh, sinh + cosh, is exp under another name (Macformer's tables list both). */
 #define RMF(name_, series_)                                                                                  \
     {                                                                                                        \
-        .name = name_, .unprojected = true, .own_rows = true, .can_be_negative = true, .series = &(series_), \
+        .name = name_, .unprojected = true, .own_rows = true, .can_be_negative = true, .mixed = true,        \
+        .series = &(series_), .degrees = degrees,                                                            \
         .inputs = UINT32_C(1) << FV_INPUT_RMF_DEGREES | UINT32_C(1) << FV_INPUT_RMF_SIGNS,                   \
         .check = fv_rmf_check, .validate = fv_rmf_validate, .feature_count = fv_map_count_m,                 \
         .unit = fv_map_unit_m, .draw = fv_rmf_draw, .prepared_floats = prepared_floats, .prepare = prepare,  \

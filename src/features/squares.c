@@ -9,13 +9,14 @@
  * 1/2. rebased is Aksenov et al. 2024, arXiv 2402.10644, LN with epsilon 1e-5, gamma and beta [d] learned, one a head, default 1
  * and 0, default scale 1. Features have both signs, the kernels never are negative: no guard by default.
  *
- * Cost: n d^2 / 2 for the products; r grows like d^2 / 2, so the core costs d^2 dv a token. Nothing saved. Values grow like the
- * square of q.k, and float32 ends at |x| of about 1e9.
+ * Cost: n d^2 / 2 for the products; r grows like d^2 / 2, so the core costs d^2 dv a token. Nothing saved.
  */
 #include "features/feature_map.h"
+#include <float.h>
 #include <math.h>
 
 #define LN_EPSILON 1e-5
+#define LN_ROOM    40.0f /* log2 of vectors that LN takes as they are */
 
 /* Products x_i x_j, i <= j. */
 static int64_t triangle(int64_t d)
@@ -39,6 +40,13 @@ static int64_t count_taylor(const fv_attention_options *o, int64_t m)
 {
     (void)m;
     return 1 + o->dim + triangle(o->dim);
+}
+
+static void taylor_degrees(const fv_map_params *p, float *degree)
+{
+    p->kernels->fill(p->r, 2.0f, degree);
+    p->kernels->fill(p->d, 1.0f, degree + 1);
+    degree[0] = 0.0f;
 }
 
 static void taylor_logits(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias)
@@ -103,20 +111,51 @@ static float rebased_factor(const fv_map_params *p)
     return (float)(1 / sqrt((double)p->d));
 }
 
+/* The exponent of the largest of n floats, 0 if there is none that has one. */
+static float exponent_of(const fv_kernels *kr, int64_t n, const float *x)
+{
+    float top = kr->max_abs(n, x);
+    return top >= FLT_MIN && top <= FLT_MAX ? (float)ilogbf(top) : 0.0f;
+}
+
+/* What rows are scaled by: 2^-in before LN, so that the variance of long ones stays finite; wide rows 2^-out after it, so that
+ * squares of small ones are not 0. */
+typedef struct row_scale {
+    float in, out;
+} row_scale;
+
+/* u = 2^-out (gamma o LN(x) + beta) of one row; x [d], which u may be, becomes 2^-in x: LN of that with epsilon 2^-2in is LN(x). */
+static row_scale rebased_row(const fv_map_params *p, bool wide, float *x, float *u, float *stats)
+{
+    const fv_kernels *kr = p->kernels;
+    row_scale s = {.in = FV_MAX(exponent_of(kr, p->d, x) - LN_ROOM, 0.0f)};
+    kr->scale(p->d, exp2f(-s.in), x, x);
+    kr->layernorm(1, p->d, ldexpf(ln_epsilon(p), (int)(-2 * s.in)), x, p->prepared, p->prepared + p->d, u,
+                  stats);
+    if (wide)
+        s.out = exponent_of(kr, p->d, u);
+    kr->scale(p->d, exp2f(-s.out), u, u);
+    return s;
+}
+
 static void rebased_logits(const fv_map_params *p, const fv_rows *rows, float *u, float *c, float *bias)
 {
-    (void)c, (void)bias;
+    (void)c;
     const fv_kernels *kr = p->kernels;
+    bool wide = rows->exponent != NULL;
     float *last = u + p->r - p->d; /* square_rows may read its rows from there */
-    for (int64_t i = 0; i < rows->n; i++)
-        kr->layernorm(1, p->d, ln_epsilon(p), rows->x + i * rows->ldx, p->prepared, p->prepared + p->d,
-                      last + i * p->r, NULL);
+    kr->copy_rows(rows->n, p->d, rows->x, rows->ldx, last, p->r);
+    for (int64_t i = 0; i < rows->n; i++) {
+        row_scale s = rebased_row(p, wide, last + i * p->r, last + i * p->r, NULL);
+        if (wide)
+            bias[i] = 2 * s.out;
+    }
     kr->square_rows(rows->n, p->d, rebased_factor(p), last, p->r, u, p->r);
 }
 
 static int64_t rebased_tmp(const fv_map_params *p, int64_t n)
 {
-    return 4 * n * p->d + 2 * n + 2 * p->d;
+    return 4 * n * p->d + 3 * n + 2 * p->d;
 }
 
 static void rebased_backward(const fv_map_params *p, const fv_rows *rows, float *g, float *gc, bool add,
@@ -127,20 +166,26 @@ static void rebased_backward(const fv_map_params *p, const fv_rows *rows, float 
     int64_t n = rows->n, d = p->d;
     float *x = tmp, *u = x + n * d, *du = u + n * d, *back = du + n * d, *stats = back + n * d;
     float *dgamma = p->d_input[FV_INPUT_REBASED_GAMMA], *dbeta = p->d_input[FV_INPUT_REBASED_BETA];
-    float *unwanted = stats + 2 * n;
+    float *unwanted = stats + 2 * n, *inner = unwanted + 2 * d;
     kr->copy_rows(n, d, rows->x, rows->ldx, x, d);
-    kr->layernorm(n, d, ln_epsilon(p), x, p->prepared, p->prepared + d, u, stats);
     kr->fill(2 * n * d, 0.0f, du);
     kr->fill(2 * d, 0.0f, unwanted);
-    kr->square_rows_back(n, d, rebased_factor(p), u, d, g, p->r, du, d);
+    for (int64_t i = 0; i < n; i++) {
+        row_scale s = rebased_row(p, rows->exponent != NULL, x + i * d, u + i * d, stats + 2 * i);
+        inner[i] = exp2f(-s.in);
+        kr->square_rows_back(1, d, rebased_factor(p), u + i * d, d, g + i * p->r, p->r, du + i * d, d);
+        kr->scale(d, exp2f(-s.out), du + i * d, du + i * d);
+    }
     kr->layernorm_back(n, d, x, p->prepared, stats, du, back, dgamma != NULL ? dgamma : unwanted,
                        dbeta != NULL ? dbeta : unwanted + d);
-    kr->scale_rows(n, d, NULL, back, d, add, dx, lddx);
+    kr->scale_rows(n, d, inner, back, d, add, dx, lddx);
 }
 
 const fv_feature_map fv_map_taylor = {
     .name = "taylor",
     .unprojected = true,
+    .mixed = true,
+    .degrees = taylor_degrees,
     .check = check_width,
     .feature_count = count_taylor,
     .logits = taylor_logits,
@@ -151,6 +196,8 @@ const fv_feature_map fv_map_rebased = {
     .name = "rebased",
     .unit_scale = true,
     .unprojected = true,
+    .mixed = true,
+    .row_exponents = true,
     .inputs = UINT32_C(1) << FV_INPUT_REBASED_GAMMA | UINT32_C(1) << FV_INPUT_REBASED_BETA,
     .check = check_width,
     .feature_count = count_rebased,

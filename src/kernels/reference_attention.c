@@ -53,6 +53,21 @@ float fv_exp2_rows_reference(int64_t n, int64_t c, float *x, int64_t ldx, const 
     return top;
 }
 
+void fv_split_reference(int64_t n, float zero, float *x, float *m, float *inverse)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float value = x[i], e = zero;
+        if (value != 0.0f)
+            e = isfinite(value) ? FV_MAX(FV_MIN(logbf(value), 126.0f), -126.0f) : 126.0f;
+        float power = e == -INFINITY ? 0.0f : ldexpf(1.0f, (int)-e);
+        x[i] = e;
+        if (m != NULL)
+            m[i] = value * power;
+        if (inverse != NULL)
+            inverse[i] = power;
+    }
+}
+
 void fv_sincos_rows_reference(int64_t n, int64_t c, const float *x, int64_t ldx, float *s, float *y,
                               int64_t ldy)
 {
@@ -102,7 +117,7 @@ void fv_softmax_probs_reference(int64_t n, int64_t c, float *s, int64_t lds, con
         float *row = s + i * lds;
         int64_t count = lse[i] == -INFINITY ? 0 : seen(visible, i, c);
         for (int64_t j = 0; j < c; j++)
-            row[j] = j < count ? exp2_of(row[j] - lse[i]) : 0.0f;
+            row[j] = j < count ? exp2_of(row[j] > lse[i] ? 0.0f : row[j] - lse[i]) : 0.0f;
     }
 }
 

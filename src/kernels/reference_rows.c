@@ -88,6 +88,14 @@ float fv_max_abs_reference(int64_t n, const float *x)
     return top;
 }
 
+int fv_within_reference(int64_t n, float low, float high, const float *x)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!(fabsf(x[i]) <= high) || (fabsf(x[i]) < low && x[i] != 0.0f))
+            return 0;
+    return 1;
+}
+
 /* The sums are wanted in double: the reference adds in more, its order being the worst one. */
 double fv_sum_squares_reference(int64_t n, const float *x)
 {

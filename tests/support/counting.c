@@ -64,6 +64,7 @@ COUNTED(void, add_col_max, (int64_t n, int64_t c, const float *w, const float *x
 COUNTED(void, add_outer, (int64_t n, int64_t c, const float *w, const float *x, float *y, int64_t ldy),
         (n, c, w, x, y, ldy), n *c)
 COUNTED(float, max_abs, (int64_t n, const float *x), (n, x), n)
+COUNTED(int, within, (int64_t n, float low, float high, const float *x), (n, low, high, x), n)
 COUNTED(double, sum_squares, (int64_t n, const float *x), (n, x), n)
 COUNTED(double, sum, (int64_t n, const float *x), (n, x), n)
 COUNTED(int, all_finite, (int64_t n, int64_t c, const float *x, int64_t ldx), (n, c, x, ldx), n *c)
@@ -74,6 +75,7 @@ COUNTED(void, exp2_rows_top, (int64_t n, int64_t c, float *x, int64_t ldx, const
 COUNTED(float, exp2_rows,
         (int64_t n, int64_t c, float *x, int64_t ldx, const float *bias, const float *shift),
         (n, c, x, ldx, bias, shift), n *c)
+COUNTED(void, split, (int64_t n, float zero, float *x, float *m, float *inverse), (n, zero, x, m, inverse), n)
 COUNTED(void, sincos_rows,
         (int64_t n, int64_t c, const float *x, int64_t ldx, float *s, float *y, int64_t ldy),
         (n, c, x, ldx, s, y, ldy), 2 * n * c)
@@ -219,6 +221,8 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     out->all_finite = counted_all_finite;
     out->finite_rows = counted_finite_rows;
     out->exp2_rows_top = counted_exp2_rows_top;
+    out->split = counted_split;
+    out->within = counted_within;
     out->exp2_rows = counted_exp2_rows;
     out->sincos_rows = counted_sincos_rows;
     out->function_rows = counted_function_rows;

@@ -169,6 +169,13 @@ static void call_max_abs(const fv_kernels *k, operands *o)
     o->value = (double)k->max_abs(o->n * o->c, o->in[0]);
 }
 
+/* Windows about all normal numbers, most, and one entry in two or so. */
+static void call_within(const fv_kernels *k, operands *o)
+{
+    static const float windows[][2] = {{0, FLT_MAX}, {FLT_MIN, 1e30f}, {0x1p-10f, 64}, {0.01f, 1}};
+    o->value = k->within(o->n * o->c, windows[o->variant][0], windows[o->variant][1], o->in[0]);
+}
+
 static void call_sum_squares(const fv_kernels *k, operands *o)
 {
     o->value = k->sum_squares(o->n * o->c, o->in[0]);
@@ -227,6 +234,19 @@ static void call_exp2_rows_top(const fv_kernels *k, operands *o)
 static void call_exp2_rows(const fv_kernels *k, operands *o)
 {
     o->value = (double)k->exp2_rows(o->n, o->c, o->out[0], o->ld, o->in[0], o->in[1]);
+}
+
+static void prepare_split(operands *o)
+{
+    for (int64_t i = 0; i < o->n * o->c; i += 3)
+        o->out[0][i] = 0.0f;
+}
+
+/* Variants: `zero`, times which of the outputs are not wanted; those must stay as they are in every set. */
+static void call_split(const fv_kernels *k, operands *o)
+{
+    float *m = o->variant / 2 == 1 ? NULL : o->out[1], *inverse = o->variant / 2 == 2 ? NULL : o->out[2];
+    k->split(o->n * o->c, o->variant % 2 ? -INFINITY : 0.0f, o->out[0], m, inverse);
 }
 
 static void call_sincos_rows(const fv_kernels *k, operands *o)
@@ -814,12 +834,14 @@ const kernel_case kernel_cases[] = {
     {CALL(add_col_max), .in = "RN", .out = "C", .variants = 2, SELF},
     {CALL(add_outer), .in = "NC", .out = "R", .variants = 2},
     {CALL(max_abs), .in = "D", .out = "", .variants = 1},
+    {CALL(within), .in = "D", .out = "", .variants = 4},
     {CALL(sum_squares), .in = "D", .out = "", .variants = 1, .value_eps = SUM_EPS},
     {CALL(sum), .in = "D", .out = "", .variants = 1, .value_eps = SUM_EPS},
     {CALL(all_finite), .in = "R", .out = "", .variants = 1},
     {CALL(finite_rows), .in = "R", .out = "r", .variants = 1, SELF, .in_place = 1},
     {CALL(exp2_rows_top), .in = "C", .out = "Rn", .variants = 2, SELF},
     {CALL(exp2_rows), .in = "NC", .out = "R", .variants = 1, SELF},
+    {CALL(split), .in = "", .out = "Ddd", .variants = 6, PREPARE(split), SELF},
     {CALL(sincos_rows), .in = "R", .out = "rr", .variants = 1, SELF},
     {CALL(function_rows), .in = "R", .out = "r", .variants = 2 * FV_FUNCTION_COUNT, MAGNITUDE(function_rows), .in_place = 1},
     {CALL(function_rows_back), .in = "RR", .out = "r", .variants = 2 * FV_FUNCTION_COUNT, MAGNITUDE(function_rows_back), .in_place = 2},
@@ -834,7 +856,7 @@ const kernel_case kernel_cases[] = {
     {CALL(softmax_back), .in = "RRN", .out = "r", .variants = 1, MAGNITUDE(softmax_back), .in_place = 2},
     {CALL(straddle_dots), .in = "RR", .out = "c", .variants = 1},
     {CALL(mask_rows), .in = "", .out = "R", .variants = 1, SELF},
-    {CALL(layernorm), .in = "DCC", .out = "dt", .variants = 2, MAGNITUDE(layernorm)},
+    {CALL(layernorm), .in = "DCC", .out = "dt", .variants = 2, MAGNITUDE(layernorm), .in_place = 1},
     {CALL(layernorm_back), .in = "DCTD", .out = "DCC", .variants = 1, PREPARE(layernorm_back), MAGNITUDE(layernorm_back)},
     {CALL(bias_rows), .in = "DC", .out = "d", .variants = 1, .in_place = 1},
     {CALL(bias_gelu), .in = "DC", .out = "dd", .variants = 4, MAGNITUDE(bias_gelu)},

@@ -312,8 +312,8 @@ static num feature_at(const spec *s, int64_t j, int64_t h, int64_t f, double exp
 {
     const num *phi = s->phi_k + (j * s->options.heads + h) * width(s);
     num feature = phi[f];
-    if (!s->kind->exponential)
-        return num_scaled(exp2(-exponent), feature);
+    if (!s->kind->exponential) /* the exponent of one that no key has may be -FLT_MAX: 0 stays 0 */
+        return num_scaled(exp2(fmin(-exponent, 1000)), feature);
     feature.v -= exponent * log(2.0);
     return s->kind->signs ? num_mul(num_exp(feature), phi[s->r + f]) : num_exp(feature);
 }

@@ -51,6 +51,32 @@ static float KERNEL(exp2_rows)(int64_t n, int64_t c, float *x, int64_t ldx, cons
     return v_top(top);
 }
 
+/* floor(log2|x|) of normal numbers; -127 for smaller ones, 128 for infinities and NaN: the field of the exponent becomes
+ * the lower bits of 2^23 + 128 (exponent + 127). */
+static inline V exponent_of(V x)
+{
+    VI field = b_upper(b_and(b_cast(x), b_set1(0x7f800000)));
+    V scaled = v_sub(b_float(b_or(field, b_set1(0x4b000000))), v_set1(0x1p23f));
+    return v_fma(scaled, v_set1(0x1p-7f), v_set1(-127.0f));
+}
+
+static void KERNEL(split)(int64_t n, float zero, float *x, float *m, float *inverse)
+{
+    V least = v_set1(-126.0f), most = v_set1(126.0f), one = v_set1(1.0f);
+    V of_zero = v_set1(zero), power_of_zero = v_set1(zero == -INFINITY ? 0.0f : 1.0f);
+    EACH_VECTOR(n, {
+        V value = get(x + i, part);
+        VM none = v_le(v_abs(value), v_set1(0.0f));
+        V e = v_min(most, v_max(exponent_of(value), least));
+        V power = v_select(none, power_of_zero, v_scale2(one, v_sub(v_set1(0.0f), e)));
+        put(x + i, part, v_select(none, of_zero, e));
+        if (m != NULL)
+            put(m + i, part, v_mul(value, power));
+        if (inverse != NULL)
+            put(inverse + i, part, power);
+    });
+}
+
 static void KERNEL(sincos_rows)(int64_t n, int64_t c, const float *x, int64_t ldx, float *s, float *y,
                                 int64_t ldy)
 {
@@ -112,8 +138,8 @@ static void KERNEL(softmax_probs)(int64_t n, int64_t c, float *s, int64_t lds, c
 {
     for (int64_t r = 0; r < n; r++, s += lds) {
         int64_t count = lse[r] == -INFINITY ? 0 : row_visible(visible, r, c);
-        V base = v_set1(lse[r]);
-        EACH_VECTOR(count, put(s + i, part, exp2_any(v_sub(get(s + i, part), base))));
+        V base = v_set1(lse[r]), zero = v_set1(0.0f);
+        EACH_VECTOR(count, put(s + i, part, exp2_bounded(v_min(zero, v_sub(get(s + i, part), base)))));
         KERNEL(fill)(c - count, 0.0f, s + count);
     }
 }

@@ -69,6 +69,17 @@ static float KERNEL(max_abs)(int64_t n, const float *x)
     return poison == 0.0f ? fold_top(&top) : poison;
 }
 
+static int KERNEL(within)(int64_t n, float low, float high, const float *x)
+{
+    Fold bad = fold_set1(0.0f); /* what is too small, or 1 for what is too large or NaN */
+    V least = v_set1(low), most = v_set1(high), one = v_set1(1.0f);
+    FOLD_VECTORS(n, {
+        V a = v_abs(get(x + i, part));
+        bad.v[u] = v_add(bad.v[u], v_select(v_le(a, most), v_keep(v_lt(a, least), a), one));
+    });
+    return fold_sum(&bad) == 0.0f;
+}
+
 static double KERNEL(sum_squares)(int64_t n, const float *x)
 {
     VD sum[FOLD] = {d_zero(), d_zero(), d_zero(), d_zero()};

@@ -46,12 +46,14 @@ void KERNEL(kernels_fill)(fv_kernels *kernels)
     kernels->add_col_max = KERNEL(add_col_max);
     kernels->add_outer = KERNEL(add_outer);
     kernels->max_abs = KERNEL(max_abs);
+    kernels->within = KERNEL(within);
     kernels->sum_squares = KERNEL(sum_squares);
     kernels->sum = KERNEL(sum);
     kernels->all_finite = KERNEL(all_finite);
     kernels->finite_rows = KERNEL(finite_rows);
     kernels->exp2_rows_top = KERNEL(exp2_rows_top);
     kernels->exp2_rows = KERNEL(exp2_rows);
+    kernels->split = KERNEL(split);
     kernels->sincos_rows = KERNEL(sincos_rows);
     kernels->function_rows = KERNEL(function_rows);
     kernels->function_rows_back = KERNEL(function_rows_back);

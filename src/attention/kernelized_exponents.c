@@ -1,0 +1,74 @@
+/* kernelized_exponents.c: exponents of the state, and of queries against it (kernelized.h). */
+#include "attention/kernelized.h"
+#include <float.h>
+#include <math.h>
+
+float fv_kz_exponent(float log2_feature, float other)
+{
+    return isnan(log2_feature) ? other : FV_MIN(FV_MAX(ceilf(log2_feature), -FLT_MAX), FLT_MAX);
+}
+
+void fv_kz_raise(const fv_kz_call *call, fv_kz_work *w, const float *u, float bias)
+{
+    fv_kz_state *state = &w->state;
+    bool changed = false;
+    for (int64_t f = 0; f < call->r; f++) {
+        float old = state->e[f], first = fv_kz_exponent(u[f] + bias, old);
+        float raised = state->tokens == 0 ? first : FV_MAX(old, first);
+        w->factor[f] = raised == old ? 1.0f : exp2f(old - raised);
+        state->e[f] = raised;
+        changed |= raised != old;
+    }
+    if (changed && state->tokens > 0)
+        fv_kz_rescale(call, state, w->factor);
+}
+
+void fv_kz_lower(const fv_kz_call *call, fv_kz_work *w)
+{
+    fv_kz_state *state = &w->state;
+    bool grown = false;
+    for (int64_t f = 0; f < call->r; f++) {
+        int exponent = 0;
+        if (state->z[f] > 0x1p20f && state->z[f] <= FLT_MAX)
+            (void)frexpf(state->z[f], &exponent);
+        float old = state->e[f];
+        state->e[f] = old + (float)exponent; /* rounded beyond 2^24: the difference is what was added */
+        w->factor[f] = exponent == 0 ? 1.0f : exp2f(old - state->e[f]);
+        grown |= exponent != 0;
+    }
+    if (grown)
+        fv_kz_rescale(call, state, w->factor);
+}
+
+void fv_kz_settle(const fv_kz_call *call, fv_kz_work *w, double lambda)
+{
+    fv_kz_state *state = &w->state;
+    bool mixed = call->op->mechanism->map->mixed;
+    for (int64_t f = 0; f < call->r; f++) {
+        float size = mixed ? 1.0f : state->z[f], shift = 0.0f;
+        if (size > 0.0f && size <= FLT_MAX)
+            shift = (float)ceil(log2((double)size) + lambda);
+        w->factor[f] = (float)exp2(lambda - (double)shift);
+        /* Beyond 2^24 it rounds, as a logarithm of that size does. Nothing seen yet: any key is larger. */
+        state->e[f] = size == 0.0f ? -FLT_MAX : state->e[f] + shift;
+    }
+    fv_kz_rescale(call, state, w->factor);
+}
+
+bool fv_kz_row_is_empty(const fv_kernels *kr, int64_t dv, const float *S, float z)
+{
+    return z == 0.0f && kr->max_abs(dv, S) == 0.0f;
+}
+
+void fv_kz_query_powers(const fv_kz_call *call, fv_kz_work *w, int64_t n, float *x)
+{
+    const float *e = w->state.e;
+    float largest = e[0];
+    for (int64_t f = 1; f < call->r; f++)
+        largest = FV_MAX(largest, e[f]);
+    for (int64_t f = 0; f < call->r; f++)
+        w->factor[f] = e[f] - largest; /* at most 0: x + factor is finite where x is, and rounds less */
+    call->kr->exp2_rows_top(n, call->r, x, call->r, w->factor, w->top);
+    for (int64_t i = 0; i < n; i++)
+        w->top[i] += largest;
+}
