@@ -147,6 +147,7 @@ static fv_kz_call describe(const fv_attention *op, const fv_layout *layout, bool
                                .scale = (float)o->scale,
                                .epsilon = (float)o->epsilon,
                                .projected = o->projection != FV_PROJECTION_NONE,
+                               .single = tokenwise,
                                .hadamard = o->projection == FV_PROJECTION_HADAMARD && !tokenwise &&
                                            !o->trainable_projection && o->dim >= FV_HADAMARD_LEAST};
     if (map->prepared_floats != NULL)
@@ -166,10 +167,12 @@ static size_t wide_bytes(const fv_kz_call *call)
 
 void fv_kz_measure(const fv_attention *op, const fv_layout *layout, fv_memory *need)
 {
-    fv_kz_call call = describe(op, layout, false);
-    fv_arena arena = fv_arena_measure();
+    fv_kz_call call = describe(op, layout, true);
+    fv_arena step = fv_arena_measure(), arena = fv_arena_measure();
+    fv_kz_carve(&call, &step, true);
+    call = describe(op, layout, false);
     fv_kz_carve(&call, &arena, true);
-    need->scratch = arena.used;
+    need->scratch = FV_MAX(step.used, arena.used);
     const int64_t *offsets = fv_layout_keys(layout);
     int64_t slots = 0;
     for (int64_t s = 0; s < layout->sequences; s++)

@@ -42,6 +42,7 @@ typedef struct fv_map_params {
     float scale;                         /* of q.k; x = sqrt(scale) times the raw head vector */
     float epsilon;
     bool projected;
+    bool single;                        /* a step of single tokens: nothing is made of projections first */
     bool hadamard;                      /* projections may be whole Hadamard blocks: hadamard.h */
     const float *input[FV_INPUT_COUNT]; /* this head's part of each input; NULL where absent */
     const float *w;                     /* input[FV_INPUT_PROJECTION]: rows omega [m][d], NULL without */
@@ -134,7 +135,7 @@ double fv_map_unit_2m(const fv_map_params *p);
 
 /* A projection as it is applied: m rows omega, prepared once a head as omega^T [d][m] for one plain product, or, where it was
  * drawn hadamard and d is wide enough, as the factors of its blocks of d rows and omega^T of the rows behind them. Rows that turn
- * out to be no such blocks are applied as what they are. */
+ * out to be no such blocks are applied as what they are. A step of single tokens applies the rows as they are given. */
 int64_t fv_map_rows_floats(const fv_map_params *p, int64_t m);
 int64_t fv_map_work_floats(const fv_map_params *p);
 /* omega = factor w diag(channels), w [m][d], channels [d] or NULL: 1. */

@@ -1,8 +1,9 @@
 /* projected.c: the projection u = W x that most maps begin with, and its backward: one dense product, or Hadamard
- * transforms for the blocks that are made of them. */
+ * transforms for the blocks that are made of them; of a step of single tokens, products with the rows as they are given. */
 #include "features/feature_map.h"
 #include "features/hadamard.h"
 #include <math.h>
+#include <string.h>
 
 #define FAR 0x1p126f /* logarithms up to here are themselves */
 
@@ -64,14 +65,46 @@ static int64_t whole_rows(const prepared_rows *v)
     return v->whole != NULL ? (int64_t)*v->whole : 0;
 }
 
+/* What a step prepares: omega = factor w diag(channels). Making omega^T for one vector would cost more than its product. */
+typedef struct plain_rows {
+    const float *w;
+    float factor;
+} plain_rows;
+
+enum { PLAIN = (sizeof(plain_rows) + sizeof(float) - 1) / sizeof(float) }; /* floats before [d] channels */
+
+static void prepare_plain(const fv_map_params *p, const float *w, double factor, const float *channels,
+                          float *prepared)
+{
+    const plain_rows rows = {w, (float)factor};
+    memcpy(prepared, &rows, sizeof rows);
+    if (channels != NULL)
+        p->kernels->copy_rows(1, p->d, channels, p->d, prepared + PLAIN, p->d);
+    else
+        p->kernels->fill(p->d, 1.0f, prepared + PLAIN);
+}
+
+static void apply_plain(const fv_map_params *p, int64_t m, const float *prepared, float alpha,
+                        const fv_rows *rows, float *u, int64_t ldu)
+{
+    const fv_kernels *kr = p->kernels;
+    plain_rows plain;
+    memcpy(&plain, prepared, sizeof plain);
+    for (int64_t i = 0; i < rows->n; i++) {
+        kr->mul(p->d, rows->x + i * rows->ldx, prepared + PLAIN, p->work);
+        kr->scale(p->d, alpha * plain.factor, p->work, p->work);
+        kr->few_rows(1, m, p->d, p->work, p->d, plain.w, p->d, 0.0f, u + i * ldu, ldu);
+    }
+}
+
 int64_t fv_map_rows_floats(const fv_map_params *p, int64_t m)
 {
-    return block_floats(p, m) + m * p->d;
+    return p->single ? PLAIN + p->d : block_floats(p, m) + m * p->d;
 }
 
 int64_t fv_map_work_floats(const fv_map_params *p)
 {
-    return p->hadamard ? fv_hadamard_work(p->d) : 0;
+    return p->single ? p->d : p->hadamard ? fv_hadamard_work(p->d) : 0;
 }
 
 /* All blocks or none. */
@@ -88,6 +121,10 @@ static bool find_blocks(const fv_map_params *p, const prepared_rows *v, const fl
 void fv_map_prepare_rows(const fv_map_params *p, int64_t m, const float *w, double factor,
                          const float *channels, float *prepared)
 {
+    if (p->single) {
+        prepare_plain(p, w, factor, channels, prepared);
+        return;
+    }
     prepared_rows v = view_of(p, m, prepared);
     int64_t d = p->d, fast = find_blocks(p, &v, w) ? v.fast.blocks * d : 0;
     double size = pow((double)d, -1.5);
@@ -110,6 +147,11 @@ void fv_map_scale_channels(const fv_map_params *p, int64_t m, const float *prepa
                            float *out)
 {
     const fv_kernels *kr = p->kernels;
+    if (p->single) {
+        kr->copy_rows(1, PLAIN, prepared, PLAIN, out, PLAIN);
+        kr->mul(p->d, prepared + PLAIN, channels, out + PLAIN);
+        return;
+    }
     prepared_rows from = view_of(p, m, prepared), to = view_of(p, m, out);
     int64_t fast = whole_rows(&from), head = block_floats(p, m);
     kr->copy_rows(1, head, prepared, head, out, head);
@@ -121,6 +163,10 @@ void fv_map_scale_channels(const fv_map_params *p, int64_t m, const float *prepa
 void fv_map_apply_rows(const fv_map_params *p, int64_t m, const float *prepared, float alpha,
                        const fv_rows *rows, float *u, int64_t ldu)
 {
+    if (p->single) {
+        apply_plain(p, m, prepared, alpha, rows, u, ldu);
+        return;
+    }
     prepared_rows v = view_of(p, m, prepared);
     int64_t fast = whole_rows(&v);
     if (fast > 0)
