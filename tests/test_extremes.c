@@ -439,6 +439,31 @@ static void sizes_that_change(void **state)
     }
 }
 
+/* With exponents a feature of 0 has no logarithm; where features have both signs its slope counts all the same. */
+static void zeros_have_gradients(void **state)
+{
+    (void)state;
+    for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
+        if (!plain_of_fixed_degree(kind) || !kind_has(kind, KIND_CANCELS | KIND_WIDE))
+            continue;
+        fv_attention_options o = options_of(kind, 1);
+        o.decay = 1; /* exponents from the first token on */
+        if (fv_attention_kind_at(kind)->generalized)
+            o.epsilon = 0;
+        setting s = {1, 1, 1, NULL, 0};
+        problem *p = make(&o, &s);
+        for (int64_t i = 0; i < L * problem_row_q(p); i += o.dim)
+            p->q[i] = 0;
+        for (int64_t i = 1; i < L * problem_row_k(p); i += o.dim)
+            p->k[i] = 0;
+        problem_forward(p, true);
+        problem_backward(p);
+        worst gradient = problem_check_gradients(p, 8);
+        worst_check(&gradient, kind_row_at(kind)->gradient, "gradient of zeros", p);
+        problem_free(p);
+    }
+}
+
 /* Keys [from, from + keys) are added to the state, or query `from` reads it where there are none. */
 static void recall(problem *p, char *memory, int64_t from, int64_t keys)
 {
@@ -497,7 +522,7 @@ int main(void)
         cmocka_unit_test(plain_maps_are_right),     cmocka_unit_test(the_largest_weight_dominates),
         cmocka_unit_test(factors_of_all_sizes),     cmocka_unit_test(closed_and_open_gates),
         cmocka_unit_test(what_only_an_old_key_has), cmocka_unit_test(sizes_that_change),
-        cmocka_unit_test(halves_of_other_sizes),
+        cmocka_unit_test(zeros_have_gradients),     cmocka_unit_test(halves_of_other_sizes),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
