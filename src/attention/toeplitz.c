@@ -45,24 +45,11 @@ fv_status fv_toeplitz_check(const fv_toeplitz *t)
 
 /* ---- the plan ---------------------------------------------------------------------------------------- */
 
-/* Index of a transform size; new ones are added. */
-static int size_index(fv_tp_call *call, int64_t size)
+/* A filter, and room for `blocks` transforms of its size. */
+static int64_t add_filter(fv_tp_call *call, int64_t size, int64_t shift, int64_t reach, int64_t blocks)
 {
-    for (int i = 0; i < call->sizes; i++)
-        if (call->fft[i].size == size)
-            return i;
-    call->fft[call->sizes].size = size;
-    return call->sizes++; /* fewer than FV_TP_SIZES */
-}
-
-static void add_filter(fv_tp_call *call, int64_t size, int64_t shift, int64_t reach, int64_t blocks)
-{
-    int fft = size_index(call, size);
-    if (call->filters != NULL)
-        call->filters[call->filter_count] = (fv_tp_filter){size, shift, reach, call->floats, fft};
-    call->filter_count++;
-    call->floats += 2 * size * call->t->heads;
     call->rows = FV_MAX(call->rows, size * blocks);
+    return fv_tp_bank_add(&call->bank, size, shift, -reach, reach);
 }
 
 /* The filter of all pairs of n rows; -1: direct. */
@@ -72,13 +59,12 @@ static int64_t add_full(fv_tp_call *call, int64_t n)
         call->direct = FV_MAX(call->direct, n);
         return -1;
     }
-    add_filter(call, fv_fft_size(2 * n - 1), 0, n - 1, 1);
-    return call->filter_count - 1;
+    return add_filter(call, fv_fft_size(2 * n - 1), 0, n - 1, 1);
 }
 
 static fv_tp_past add_past(fv_tp_call *call, int64_t length, int64_t origin)
 {
-    fv_tp_past past = {call->filter_count, length, origin};
+    fv_tp_past past = {call->bank.count, length, origin};
     for (int64_t m = FV_TP_BLOCK; m < length; m *= FV_TP_FAN) {
         int64_t blocks = FV_MIN((int64_t)FV_TP_FAN, fv_tp_blocks(length, m));
         for (int64_t distance = 1; distance < FV_TP_FAN; distance++)
@@ -104,13 +90,13 @@ static void plan_sequences(fv_tp_call *call)
     }
 }
 
-/* Lists the filters; with call->filters NULL it only counts. */
+/* Lists the filters, or only counts them (toeplitz_filters.h). */
 static void plan(fv_tp_call *call)
 {
     const fv_toeplitz *t = call->t;
     int64_t longest = 0;
-    call->filter_count = call->floats = call->rows = call->direct = 0;
-    call->sizes = 0;
+    fv_tp_bank_clear(&call->bank);
+    call->rows = call->direct = 0;
     for (int64_t s = 0; s < t->layout->sequences; s++)
         longest = FV_MAX(longest, longest_of(t, s));
     if (t->raster && longest > 0)
@@ -162,15 +148,14 @@ static void carve(fv_tp_call *call, fv_arena *arena, bool backward)
     call->columns = (t->width + call->groups - 1) / call->groups;
     if (call->groups > 1)
         call->columns = (call->columns + 1) / 2 * 2; /* all parts but the last one in pairs */
-    call->filters = NULL;
+    call->bank.ctx = t->ctx;
+    call->bank.heads = t->heads;
+    call->bank.span = t->span;
+    call->bank.filters = NULL;
     call->full = NULL;
     plan(call);
-    call->filters = FV_PUSH(arena, fv_tp_filter, call->filter_count);
     call->full = FV_PUSH(arena, int64_t, t->layout->sequences);
-    call->spectra = FV_PUSH(arena, float, call->floats);
-    call->gradients = FV_PUSH(arena, float, backward ? call->floats : 0);
-    for (int i = 0; i < call->sizes; i++)
-        call->twiddles[i] = FV_PUSH(arena, float, fv_fft_floats(call->fft[i].size));
+    fv_tp_bank_carve(&call->bank, arena, backward);
     fv_arena one = fv_arena_measure();
     carve_work(call, &one, backward);
     call->work_bytes = one.used;
@@ -185,22 +170,15 @@ size_t fv_toeplitz_scratch(const fv_toeplitz *t, bool backward)
     return arena.used;
 }
 
-static void make_twiddles(void *arg, int64_t index, int worker)
-{
-    fv_tp_call *call = arg;
-    (void)worker;
-    fv_fft_twiddles(call->fft[index].size, call->twiddles[index]);
-    call->fft[index] = fv_fft_make(call->kr, call->fft[index].size, call->twiddles[index]);
-}
-
 static void begin(fv_tp_call *call, void *scratch, bool backward)
 {
     fv_arena arena = fv_arena_over(scratch, SIZE_MAX);
     call->kr = call->t->ctx->exact;
     carve(call, &arena, backward);
-    plan(call); /* again, into the list */
-    fv_parallel(call->t->ctx, call->sizes, make_twiddles, call);
-    fv_tp_make_spectra(call);
+    plan(call);                   /* again, into the list */
+    call->bank.room = call->work; /* a worker's memory begins with its transforms */
+    call->bank.room_bytes = call->work_bytes;
+    fv_tp_bank_begin(&call->bank);
 }
 
 /* ---- tasks ------------------------------------------------------------------------------------------- */
@@ -212,8 +190,8 @@ static fv_tp_part part_of(const fv_tp_call *call, fv_tp_work *w, int64_t head, i
                         .w = w,
                         .head = head,
                         .columns = FV_MIN(call->columns, call->t->width - group * call->columns),
-                        .weight = call->w + middle,
-                        .dweight = call->dw != NULL ? call->dw + middle : NULL};
+                        .weight = call->bank.w + middle,
+                        .dweight = call->bank.dw != NULL ? call->bank.dw + middle : NULL};
 }
 
 /* First float of a part of a tensor: rows behind the skipped ones of sequence s. */
@@ -248,7 +226,7 @@ static void forward_task(void *arg, int64_t index, int worker)
 void fv_toeplitz_forward(const fv_toeplitz *t, const float *w, const float *v, int64_t ldv, float *y,
                          int64_t ldy, void *scratch)
 {
-    fv_tp_call call = {.t = t, .w = w, .v = v, .ldv = ldv, .y = y, .ldy = ldy};
+    fv_tp_call call = {.t = t, .bank.w = w, .v = v, .ldv = ldv, .y = y, .ldy = ldy};
     begin(&call, scratch, false);
     fv_parallel(t->ctx, t->layout->sequences * t->heads * call.groups, forward_task, &call);
 }
@@ -276,9 +254,6 @@ static void backward_task(void *arg, int64_t g, int worker)
     const fv_toeplitz *t = call->t;
     int64_t share = t->heads / t->kv_heads;
     fv_tp_work w = fv_tp_worker(call, worker, true);
-    for (int64_t h = g * share; h < (g + 1) * share && call->dw != NULL; h++)
-        for (const fv_tp_filter *f = call->filters; f < call->filters + call->filter_count; f++)
-            call->kr->fill(2 * f->size, 0.0f, call->gradients + f->at + h * 2 * f->size);
     for (int64_t s = 0; s < t->layout->sequences; s++)
         for (int64_t h = g * share; h < (g + 1) * share; h++)
             for (int64_t group = 0; group < call->groups; group++)
@@ -288,11 +263,12 @@ static void backward_task(void *arg, int64_t g, int worker)
 void fv_toeplitz_backward(const fv_toeplitz *t, const float *w, const float *v, int64_t ldv, const float *dy,
                           int64_t ldy, float *dv, float *dw, void *scratch)
 {
-    fv_tp_call call = {.t = t, .w = w, .v = v, .ldv = ldv, .dy = dy, .ldy = ldy, .dv = dv, .dw = dw};
+    fv_tp_call call = {
+        .t = t, .bank = {.w = w, .dw = dw}, .v = v, .ldv = ldv, .dy = dy, .ldy = ldy, .dv = dv};
     if (dv == NULL && dw == NULL)
         return;
     begin(&call, scratch, true);
     fv_parallel(t->ctx, t->kv_heads, backward_task, &call);
     if (dw != NULL)
-        fv_tp_take_gradients(&call);
+        fv_tp_bank_end(&call.bank);
 }

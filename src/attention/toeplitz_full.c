@@ -69,10 +69,10 @@ void fv_tp_full(const fv_tp_part *p, int64_t filter, fv_tp_rows v, int64_t nq, f
         direct(p, v, nq, y, ldy);
         return;
     }
-    const fv_tp_filter *f = &p->call->filters[filter];
+    const fv_tp_filter *f = &p->call->bank.filters[filter];
     const float *spectrum = fv_tp_spectrum(p, f);
     bool finite = fv_tp_load(p, v, f->size, p->w->x);
-    fv_fft_convolve(&p->call->fft[f->fft], fv_tp_half(p), spectrum, spectrum + f->size, false, p->w->x);
+    fv_fft_convolve(&p->call->bank.fft[f->fft], fv_tp_half(p), spectrum, spectrum + f->size, false, p->w->x);
     fv_tp_unload(p, p->w->x, nq, y, ldy);
     if (!finite)
         fv_tp_poison_all(p, v, nq, y, ldy);
@@ -86,8 +86,8 @@ void fv_tp_full_back(const fv_tp_part *p, int64_t filter, fv_tp_rows v, fv_tp_ro
         direct_back(p, v, dy, dv);
         return;
     }
-    const fv_tp_filter *f = &p->call->filters[filter];
-    const fv_fft *fft = &p->call->fft[f->fft];
+    const fv_tp_filter *f = &p->call->bank.filters[filter];
+    const fv_fft *fft = &p->call->bank.fft[f->fft];
     int64_t c = fv_tp_half(p);
     bool finite = fv_tp_load(p, dy, f->size, p->w->x);
     fv_fft_split(fft, c, p->w->x);

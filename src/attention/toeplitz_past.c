@@ -127,8 +127,8 @@ typedef struct level {
 
 static level level_of(const fv_tp_part *p, int64_t m, int64_t first)
 {
-    const fv_tp_filter *filter = p->call->filters + first;
-    return (level){m, 4 * m * fv_tp_half(p), filter, &p->call->fft[filter->fft]};
+    const fv_tp_filter *filter = p->call->bank.filters + first;
+    return (level){m, 4 * m * fv_tp_half(p), filter, &p->call->bank.fft[filter->fft]};
 }
 
 /* Rows of a spectrum that are summed together: the blocks of a level stay in the first-level cache. */

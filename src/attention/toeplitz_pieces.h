@@ -3,9 +3,9 @@
 #ifndef FV_TOEPLITZ_PIECES_H
 #define FV_TOEPLITZ_PIECES_H
 
-#include "attention/fft.h"
 #include "attention/mechanism.h"
 #include "attention/toeplitz.h"
+#include "attention/toeplitz_filters.h"
 
 enum {
     FV_TP_COLUMNS = 64, /* channels worked on together: 32 complex ones */
@@ -13,16 +13,7 @@ enum {
     FV_TP_BLOCK = 128,  /* tokens of a causal block */
     FV_TP_STRIP = 32,   /* rows of its triangle taken together */
     FV_TP_FAN = 8,      /* blocks that a level joins */
-    FV_TP_HEADS = 8,    /* heads whose filters are transformed together */
-    FV_TP_SIZES = 96,   /* of transforms: two an octave, up to sequences of 2^40 tokens */
 };
-
-/* Weights w[shift + t], |t| <= reach, transformed at `size`: re [size], im [size] for each head. */
-typedef struct fv_tp_filter {
-    int64_t size, shift, reach;
-    int64_t at; /* where its numbers begin: [H][2][size] */
-    int fft;    /* index in call->fft */
-} fv_tp_filter;
 
 /* The filters of causal sequences of up to `length` tokens: level by level, distance 1, 2, ... blocks.
  * `origin` is the weight that a token gives itself. */
@@ -33,20 +24,15 @@ typedef struct fv_tp_past {
 typedef struct fv_tp_call {
     const fv_toeplitz *t;
     const fv_kernels *kr;
-    const float *w, *v, *dy;
-    float *y, *dv, *dw;
+    const float *v, *dy;
+    float *y, *dv;
     int64_t ldv, ldy;
-    int64_t groups, columns;      /* parts of a head's channels, and their width */
-    int64_t filter_count, floats; /* filters and the floats of all of them */
-    int64_t rows, direct;         /* longest transform memory; longest direct tile */
-    fv_tp_past past, shifted;     /* causal: origin 0; rasters also 1 */
-    int64_t raster;               /* filter of the `full` products of a raster, -1: direct */
-    fv_tp_filter *filters;
-    int64_t *full; /* [sequences] filter of a bidirectional sequence, -1: direct */
-    int sizes;
-    fv_fft fft[FV_TP_SIZES];
-    float *twiddles[FV_TP_SIZES];
-    float *spectra, *gradients; /* of the filters, times 1 / size; of dw, unscaled */
+    int64_t groups, columns;  /* parts of a head's channels, and their width */
+    int64_t rows, direct;     /* longest transform memory; longest direct tile */
+    fv_tp_past past, shifted; /* causal: origin 0; rasters also 1 */
+    int64_t raster;           /* filter of the `full` products of a raster, -1: direct */
+    int64_t *full;            /* [sequences] filter of a bidirectional sequence, -1: direct */
+    fv_tp_bank bank;
     char *work;
     size_t work_bytes;
 } fv_tp_call;
@@ -90,10 +76,6 @@ void fv_tp_past_back(const fv_tp_part *p, const fv_tp_past *past, fv_tp_rows v, 
 void fv_tp_raster(const fv_tp_part *p, fv_tp_rows v, float *y, int64_t ldy);
 void fv_tp_raster_back(const fv_tp_part *p, fv_tp_rows v, fv_tp_rows dy, float *dv);
 
-/* Transforms the weights into call->spectra; adds call->gradients to dw. */
-void fv_tp_make_spectra(fv_tp_call *call);
-void fv_tp_take_gradients(fv_tp_call *call);
-
 /* Blocks of `block` tokens in n, at most a level's. */
 static inline int64_t fv_tp_blocks(int64_t n, int64_t block)
 {
@@ -116,12 +98,12 @@ static inline int64_t fv_tp_half(const fv_tp_part *p)
 
 static inline const float *fv_tp_spectrum(const fv_tp_part *p, const fv_tp_filter *f)
 {
-    return p->call->spectra + f->at + p->head * 2 * f->size;
+    return fv_tp_bank_spectrum(&p->call->bank, f, p->head);
 }
 
 static inline float *fv_tp_gradient(const fv_tp_part *p, const fv_tp_filter *f)
 {
-    return p->call->gradients + f->at + p->head * 2 * f->size;
+    return fv_tp_bank_gradient(&p->call->bank, f, p->head);
 }
 
 #endif
