@@ -31,39 +31,50 @@ static void check(const fv_attention_options *o, const problem_shape *shape, dou
     problem_free(p);
 }
 
-static void against_the_specification(void **state)
+/* Some sequences, with keys of their own for every other bidirectional one. */
+static void small_shapes(fv_attention_options *o, int n, double size)
 {
     static const int64_t lengths[] = {0, 9, 1, 13}, keys[] = {3, 7, 0, 14};
+    o->heads = 4, o->kv_heads = n % 3 ? 2 : 4, o->dim = 3, o->features = 4;
+    o->causal = n % 2;
+    o->position_bias = FV_POSITION_BIAS_KERNEL, o->position_span = 14 + n % 3;
+    problem_shape shape = {FV_COUNT(lengths), lengths, !o->causal && n > 1 ? keys : NULL,
+                           n % 2 ? 2 : 0,     0,       (uint64_t)n};
+    check(o, &shape, size);
+}
+
+static void against_the_specification(void **state)
+{
     static const int64_t chunks[] = {4, 4, 0, 1, 5, 5, 1};
     (void)state;
     for (int kind = 0; kind < fv_attention_kind_count(); kind++) {
         for (int n = 0; n < FV_COUNT(chunks); n++) {
             fv_attention_options o;
             fv_attention_options_init(&o);
-            o.kind = fv_attention_kind_at(kind)->name;
+            o.kind = fv_attention_kind_at(kind)->name, o.value_dim = 2, o.chunk = chunks[n];
             if (!fv_mechanism_find(o.kind)->position_kernel)
                 break;
-            o.heads = 4, o.kv_heads = n % 3 ? 2 : 4, o.dim = 3, o.value_dim = 2, o.features = 4;
-            o.causal = n % 2, o.chunk = chunks[n];
-            o.position_bias = FV_POSITION_BIAS_KERNEL, o.position_span = 14 + n % 3;
-            problem_shape shape = {FV_COUNT(lengths), lengths, !o.causal && n > 1 ? keys : NULL,
-                                   n % 2 ? 2 : 0,     0,       (uint64_t)n};
             /* A row to which most keys give nothing may have only far smaller weights. */
-            check(&o, &shape, n >= 4 && !kind_has(kind, KIND_EMPTY) ? 60 : 1);
+            small_shapes(&o, n, n >= 4 && !kind_has(kind, KIND_EMPTY) ? 60 : 1);
         }
     }
 }
 
 /* ---- laws ---------------------------------------------------------------------------------------- */
 
-/* The two ways it is built: added to scores, and multiplied into tiles of features. */
-static const char *const built[] = {"exact", "favor+"};
+/* The ways it is built: added to scores, multiplied into tiles of features, and by transforms (position_fft, chunk). */
+typedef struct way {
+    const char *kind;
+    int64_t fft, chunk;
+} way;
+static const way built[] = {{"exact", 0, 0}, {"favor+", 0, 0}, {"favor+", 5, 4}, {"relu", 20, 16}};
 
-static fv_attention_options options_of(const char *kind, int causal, int64_t span)
+static fv_attention_options options_of(const way *by, int causal, int64_t span)
 {
     fv_attention_options o;
     fv_attention_options_init(&o);
-    o.kind = kind, o.heads = 4, o.kv_heads = 2, o.dim = 8, o.value_dim = 5, o.features = 16,
+    o.position_fft = by->fft, o.chunk = by->chunk;
+    o.kind = by->kind, o.heads = 4, o.kv_heads = 2, o.dim = 8, o.value_dim = 5, o.features = 16,
     o.causal = causal;
     o.position_bias = FV_POSITION_BIAS_KERNEL, o.position_span = span;
     return o;
@@ -75,7 +86,7 @@ static void tiles_as_they_are(void **state)
     static const int64_t lengths[] = {150, 20}, keys[] = {20, 290};
     (void)state;
     for (int n = 0; n < 3 * FV_COUNT(built); n++) {
-        fv_attention_options o = options_of(built[n / 3], n % 3 == 1, n % 3 == 2 ? 290 : 151);
+        fv_attention_options o = options_of(&built[n / 3], n % 3 == 1, n % 3 == 2 ? 290 : 151);
         o.heads = 2, o.kv_heads = 1, o.dim = 4, o.value_dim = 3, o.features = 6;
         problem_shape shape = {FV_COUNT(lengths), lengths, n % 3 == 2 ? keys : NULL, 0, 0, (uint64_t)n};
         check(&o, &shape, 1);
@@ -112,12 +123,12 @@ static void intrude(problem *p, int64_t t, float x)
             p->input[FV_INPUT_POSITION_BIAS][h * (2 * span - 1) + i] = x;
 }
 
-static void later_tokens_change_nothing(const char *kind, int64_t L, int64_t chunk, int64_t step)
+static void later_tokens_change_nothing(const way *by, int64_t L, int64_t chunk, int64_t step)
 {
     static const float intruders[] = {3.0f, FLT_MAX, INFINITY, -INFINITY, NAN};
-    fv_attention_options o = options_of(kind, 1, L + 1);
+    fv_attention_options o = options_of(by, 1, L + 1);
     problem_shape shape = {.sequences = 1, .queries = &L, .seed = 3};
-    o.chunk = chunk;
+    o.chunk = by->fft > 0 ? by->chunk : chunk;
     problem *p = problem_make(ctx, &o, &shape);
     int64_t row = problem_row_y(p);
     problem_forward(p, false);
@@ -141,15 +152,15 @@ static void causality(void **state)
 {
     (void)state;
     for (int n = 0; n < FV_COUNT(built); n++) {
-        later_tokens_change_nothing(built[n], 21, 4, 1);
-        later_tokens_change_nothing(built[n], 300, 0, 67);
+        later_tokens_change_nothing(&built[n], 21, 4, 1);
+        later_tokens_change_nothing(&built[n], 300, 0, 67);
     }
 }
 
-static problem *run_with(fv_context *with, const char *kind, int causal)
+static problem *run_with(fv_context *with, const way *by, int causal)
 {
     static const int64_t lengths[] = {200, 3, 0, 77};
-    fv_attention_options o = options_of(kind, causal, 203);
+    fv_attention_options o = options_of(by, causal, 203);
     problem_shape shape = {FV_COUNT(lengths), lengths, NULL, 0, 0, 14};
     problem *p = problem_make(with, &o, &shape);
     problem_forward(p, true);
@@ -169,7 +180,7 @@ static void threads(void **state)
     (void)state;
     fv_context *single = problem_context(NULL, 1);
     for (int n = 0; n < 2 * FV_COUNT(built); n++) {
-        problem *a = run_with(ctx, built[n / 2], n % 2), *b = run_with(single, built[n / 2], n % 2);
+        problem *a = run_with(ctx, &built[n / 2], n % 2), *b = run_with(single, &built[n / 2], n % 2);
         same_bits(a->y, b->y, a->tq * problem_row_y(a), "y of one thread", a);
         same_gradients(a, b, "a gradient of one thread");
         same_bits(a->d_input[FV_INPUT_POSITION_BIAS], b->d_input[FV_INPUT_POSITION_BIAS],
@@ -185,7 +196,7 @@ static void gradients_alone(void **state)
 {
     (void)state;
     for (int n = 0; n < 2 * FV_COUNT(built); n++) {
-        problem *a = run_with(ctx, built[n / 2], n % 2), *b = run_with(ctx, built[n / 2], n % 2);
+        problem *a = run_with(ctx, &built[n / 2], n % 2), *b = run_with(ctx, &built[n / 2], n % 2);
         fv_attention_io io = problem_io(b);
         int64_t floats = b->input_floats[FV_INPUT_POSITION_BIAS];
         float *d_bias = b->d_input[FV_INPUT_POSITION_BIAS];
@@ -202,10 +213,10 @@ static void gradients_alone(void **state)
     }
 }
 
-static void packed_as_alone(const char *kind, int causal)
+static void packed_as_alone(const way *by, int causal)
 {
-    fv_attention_options o = options_of(kind, causal, 203);
-    problem *all = run_with(ctx, kind, causal);
+    fv_attention_options o = options_of(by, causal, 203);
+    problem *all = run_with(ctx, by, causal);
     for (int64_t s = 0; s < all->layout.sequences; s++) {
         int64_t at = all->offsets_q[s], n = all->offsets_q[s + 1] - at;
         problem_shape shape = {1, &n, NULL, 0, 0, 14};
@@ -231,7 +242,7 @@ static void packing(void **state)
 {
     (void)state;
     for (int n = 0; n < 2 * FV_COUNT(built); n++)
-        packed_as_alone(built[n / 2], n % 2);
+        packed_as_alone(&built[n / 2], n % 2);
 }
 
 /* What no pair of a causal call weighs has gradient 0, whatever a sequence holds. */
@@ -240,7 +251,7 @@ static void unused_weights(void **state)
     const int64_t L = 150, span = 153;
     (void)state;
     for (int n = 0; n < FV_COUNT(built); n++) {
-        fv_attention_options o = options_of(built[n], 1, span);
+        fv_attention_options o = options_of(&built[n], 1, span);
         problem_shape shape = {.sequences = 1, .queries = &L, .seed = 17};
         problem *p = problem_make(ctx, &o, &shape);
         p->v[140 * problem_row_v(p)] = NAN;
@@ -261,7 +272,7 @@ static void too_few_weights(void **state)
     static const int64_t lengths[] = {4, 6};
     (void)state;
     for (int n = 0; n < FV_COUNT(built); n++) {
-        fv_attention_options o = options_of(built[n], 1, 5);
+        fv_attention_options o = options_of(&built[n], 1, 5);
         problem_shape shape = {FV_COUNT(lengths), lengths, NULL, 0, 0, 15};
         problem *p = problem_make(ctx, &o, &shape);
         fv_attention_io io = problem_io(p);
@@ -285,7 +296,7 @@ static void hidden_keys(void **state)
     const int64_t L = 150, span = 150;
     (void)state;
     for (int chunk = 0; chunk <= 8; chunk += 8) {
-        fv_attention_options o = options_of("exact", 1, span);
+        fv_attention_options o = options_of(&built[0], 1, span);
         problem_shape shape = {.sequences = 1, .queries = &L, .seed = 16};
         o.chunk = chunk;
         problem *p = problem_make(ctx, &o, &shape);

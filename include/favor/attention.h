@@ -115,6 +115,9 @@ typedef struct fv_attention_options {
     int decay; /* S_t = gamma_h S_(t-1) + phi(k_t) v_t; causal, kernelized */
     fv_position_bias position_bias;
     int64_t position_span; /* N (or R of fastrpb-2d): weights for offsets -(N-1) .. N-1 */
+    int64_t
+        position_fft; /* bias kernel, kernelized kinds: tokens from which it goes by Fourier transforms, whatever
+                            * the weights; 0: as measured, where weights are of similar size */
     int64_t position_skip; /* first n tokens of every sequence (BOS, CLS) give and get no y += T v */
     int ppsbn;             /* Macformer's pre- and post-scaling */
     int rotary;            /* rotary positions on q and k */

@@ -42,6 +42,7 @@ static fv_status check_sizes(fv_context *ctx, const fv_attention_options *o)
         {"row_norms", o->row_norms, 0, FV_ROW_NORMS_SQRT_D},
         {"denominator", o->denominator, 0, FV_DENOMINATOR_SIGN},
         {"position_bias", o->position_bias, 0, FV_POSITION_BIAS_KERNEL},
+        {"position_fft", o->position_fft, 0, FV_MAX_TOKENS},
         {"position_skip", o->position_skip, 0, FV_MAX_TOKENS},
         {"window", o->window, -1, FV_MAX_TOKENS},
         {"stride", o->stride, 0, FV_MAX_TOKENS},

@@ -108,6 +108,7 @@ void fv_kz_carve(fv_kz_call *call, fv_arena *arena, bool backward)
     call->steps = FV_PUSH(arena, int64_t, call->layout->sequences + 1);
     call->prepared = FV_PUSH(arena, float, call->H * call->prepared_floats);
     call->slots = FV_PUSH(arena, int64_t, call->layout->sequences + 1);
+    fv_kz_fft_carve(call, arena, backward);
     fv_arena one = fv_arena_measure();
     (void)carve_work(call, &one, backward);
     call->work_bytes = one.used;
@@ -118,6 +119,7 @@ fv_kz_work fv_kz_worker(const fv_kz_call *call, int worker, bool backward)
 {
     fv_arena arena = fv_arena_over(call->work + (size_t)worker * call->work_bytes, call->work_bytes);
     fv_kz_work w = carve_work(call, &arena, backward);
+    fv_kz_fft_worker(call, worker, backward, &w.fft);
     call->kr->fill(FV_MAX(call->C, call->r), 1.0f, w.ones);
     for (int64_t i = 0; i < call->C; i++)
         w.visible[i] = i + 1;

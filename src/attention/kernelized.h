@@ -90,6 +90,18 @@ typedef struct fv_kz_wide {
 } fv_kz_wide;
 #define FV_KZ_NEVER INT64_MAX
 
+/* The same by transforms (kernelized_fft.h); arrays are there only where a sequence of the call is long enough. */
+typedef struct fv_kz_fft_work {
+    float *scale, *den, *bias; /* [tokens] of all rows: M, the sums of weights, the queries' bias */
+    float *x, *x2;             /* [size][columns] transforms; x2: backward */
+    float *phi, *psi;          /* [features][rows] of keys and queries */
+    float *v, *y;              /* [rows][dv] finite values; sums of a block of features */
+    float *poison;             /* [dv] */
+    float *dphi, *dpsi;        /* backward: gradients of phi, psi */
+    float *g, *rho;            /* backward: [tokens][dv] and [tokens] of all rows */
+    float *clean, *one;        /* backward: [rows][dv] finite g; [rows] of 1 */
+} fv_kz_fft_work;
+
 /* Memory of one worker, carved from scratch. C rows below means the call's chunk or tile. */
 typedef struct fv_kz_work {
     float *q, *k;      /* [C][r] features of queries and keys */
@@ -108,6 +120,7 @@ typedef struct fv_kz_work {
     int64_t *visible;                     /* [C]: 1, 2, ... */
     float *factor;                        /* [r] */
     fv_kz_bias rpe;                       /* position bias */
+    fv_kz_fft_work fft;                   /* position bias by transforms */
     fv_kz_fade fade;                      /* gate and decay */
     fv_kz_wide wide;                      /* plain maps */
     fv_kz_state state; /* running state; state.e are the exponents E of the chunk in hand */
@@ -133,17 +146,18 @@ typedef struct fv_kz_call {
     int64_t ldq, ldk, ldv, ldy; /* floats from token to token */
     float *prepared;            /* [H][prepared_floats]: the map's inputs as it wants them */
     int64_t prepared_floats, statistics_floats;
-    fv_map_params map;  /* what all heads share */
-    bool plain;         /* the map is: features at their true scale */
-    bool biased;        /* position bias kernel */
-    bool decaying;      /* gate or decay */
-    bool fade_gradient; /* backward: somebody wants the gradient of gate or decay */
-    bool by_head;       /* backward: one task a key head, for gradients of inputs */
-    int64_t *steps;     /* [sequences+1] 0, 1, 2 ...: the layout of a step; first in scratch */
-    int64_t *slots;     /* [sequences+1]: first saved state of each sequence */
-    float *saved;       /* states, fv_kz_state_floats each, [slot][H] */
-    int64_t *wide_from; /* [sequences][H] in front of them, for plain maps that may turn wide: wide.from */
-    char *work;         /* [threads] blocks of work_bytes */
+    fv_map_params map;     /* what all heads share */
+    bool plain;            /* the map is: features at their true scale */
+    bool biased;           /* position bias kernel */
+    bool decaying;         /* gate or decay */
+    bool fade_gradient;    /* backward: somebody wants the gradient of gate or decay */
+    bool by_head;          /* backward: one task a key head, for gradients of inputs */
+    struct fv_kz_fft *fft; /* position bias by transforms; NULL: all in tiles */
+    int64_t *steps;        /* [sequences+1] 0, 1, 2 ...: the layout of a step; first in scratch */
+    int64_t *slots;        /* [sequences+1]: first saved state of each sequence */
+    float *saved;          /* states, fv_kz_state_floats each, [slot][H] */
+    int64_t *wide_from;    /* [sequences][H] in front of them, for plain maps that may turn wide: wide.from */
+    char *work;            /* [threads] blocks of work_bytes */
     size_t work_bytes;
 } fv_kz_call;
 
@@ -302,7 +316,28 @@ size_t fv_kz_bias_saved(const fv_kz_call *call, int64_t queries);
 /* y, gradients, and the first keys that row `row` sees of its row of the matrix, of one head of a sequence. */
 void fv_kz_bias_forward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
 void fv_kz_bias_backward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
+/* Raises a row's M to s where that is larger; returns the factor for sums so far. */
+float fv_kz_bias_raise(float *M, float s);
 void fv_kz_bias_row(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t row, float *out);
+
+/* ---- kernelized_fft.c and its parts: the same by transforms ---- */
+
+void fv_kz_fft_carve(fv_kz_call *call, fv_arena *arena, bool backward);
+/* The memory of a worker; nothing where the call has no transforms. */
+void fv_kz_fft_worker(const fv_kz_call *call, int worker, bool backward, fv_kz_fft_work *w);
+/* Before the tasks of forward or backward: transforms the weights. Behind those of backward: adds their gradients. */
+void fv_kz_fft_begin(fv_kz_call *call);
+void fv_kz_fft_end(fv_kz_call *call);
+/* Whether some pairs of the head go through transforms. */
+bool fv_kz_fft_taken(const fv_kz_call *call, const fv_kz_head *h);
+/* The first of the keys that a tile of rows from `row` on takes in tiles, where others go through transforms. */
+int64_t fv_kz_fft_tiles_from(const fv_kz_call *call, const fv_kz_head *h, int64_t row);
+/* Keeps w->rpe.scale, g and rho of n rows for fv_kz_fft_backward. */
+void fv_kz_fft_park(const fv_kz_call *call, fv_kz_work *w, int64_t row, int64_t n);
+/* All other pairs: add to the head's y and w->fft.den, relative to w->fft.scale; add to its gradients. */
+void fv_kz_fft_forward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
+void fv_kz_fft_backward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
+
 /* kernelized_backward.c: x [n][r], log2-features of rows, become their powers as the products have them. */
 void fv_kz_row_powers(const fv_kz_call *call, fv_kz_work *w, const fv_rows *rows, float *x);
 /* Takes w->t = dL/dphi of rows whose features are phi [n][r] back to them and to inputs. */

@@ -433,6 +433,8 @@ fv_status fv_kz_backward(const fv_attention *op, const fv_layout *layout, const 
     TRY(fv_bias_check_span(op, layout));
     /* The states are only read here; the call's pointer is shared with forward, which writes them. */
     fv_kz_begin(&call, op, layout, false, io, grad, (void *)(uintptr_t)saved, scratch);
+    fv_kz_fft_begin(&call);
     fv_parallel(op->ctx, (call.by_head ? 1 : layout->sequences) * call.G, backward_task, &call);
+    fv_kz_fft_end(&call);
     return FV_OK;
 }

@@ -3,7 +3,7 @@
  *     y_i = sum_j e^{w[i-j]} (phi(q_i).phi(k_j)) v_j / sum_j e^{w[i-j]} phi(q_i).phi(k_j)
  *
  * in tiles of the implied matrix: with A = phi(Q) phi(K)^T and T_ij = e^{w[i-j]}, num = (A . T) V. No running state can carry
- * weights that change with the distance. Cost 2 L^2 (r + dv) a head (causal: half), three times that backward; memory linear in L.
+ * weights that change with the distance. Pairs of long sequences go through transforms instead (kernelized_fft.h). Cost 2 L^2 (r + dv) a head (causal: half), three times that backward; memory linear in L.
  *
  * Range. A tile takes its keys relative to the exponents of its first one (kernelized.h; a key far above them ends the tile), its
  * queries relative to the row's largest, T relative to the row's largest weight among visible keys, 2^s in all, s a row. Sums are
@@ -97,15 +97,20 @@ static int64_t make_tile(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
     return taken;
 }
 
+float fv_kz_bias_raise(float *M, float s)
+{
+    float old = *M;
+    *M = isfinite(s) ? FV_MAX(old, ceilf(s)) : old;
+    return old == -INFINITY ? 1.0f : exp2f(old - *M);
+}
+
 /* Raises M to the tile's s where it is larger: rpe.old scales sums so far, rpe.fresh the tile's rows. */
 static void raise_scale(fv_kz_work *w, const tile *x)
 {
     for (int64_t i = x->first; i < x->n; i++) {
-        float s = w->top[i] + w->rpe.largest[i], old = w->rpe.scale[i];
-        float raised = isfinite(s) ? FV_MAX(old, ceilf(s)) : old;
-        w->rpe.scale[i] = raised;
-        w->rpe.old[i] = old == -INFINITY ? 1.0f : exp2f(old - raised);
-        w->rpe.fresh[i] = exp2f(s - (raised == -INFINITY ? 0.0f : raised));
+        float s = w->top[i] + w->rpe.largest[i];
+        w->rpe.old[i] = fv_kz_bias_raise(w->rpe.scale + i, s);
+        w->rpe.fresh[i] = exp2f(s - (w->rpe.scale[i] == -INFINITY ? 0.0f : w->rpe.scale[i]));
     }
 }
 
@@ -163,32 +168,58 @@ static void begin_rows(const fv_kz_call *call, fv_kz_work *w, int64_t n)
     call->kr->fill(n, 0.0f, w->bias);
 }
 
-void fv_kz_bias_forward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+/* Rows wait for the pairs that go through transforms, and come back. */
+static void park_rows(const fv_kz_call *call, fv_kz_work *w, int64_t row, int64_t n, bool back)
+{
+    float *here[] = {w->rpe.scale, w->den, w->bias},
+          *there[] = {w->fft.scale + row, w->fft.den + row, w->fft.bias + row};
+    for (int i = 0; i < FV_COUNT(here); i++)
+        call->kr->copy_rows(1, n, back ? there[i] : here[i], n, back ? here[i] : there[i], n);
+}
+
+static void end_rows(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t row, int64_t n)
 {
     const fv_kernels *kr = call->kr;
     int64_t dv = call->dv, ldy = call->ldy;
+    float *y = h->y + row * ldy;
+    finish_rows(call, w, n);
+    kr->scale_rows(n, dv, w->inv, y, ldy, 0, y, ldy);
+    if (call->saved == NULL)
+        return;
+    float *saved = saved_of(call, h);
+    kr->copy_rows(1, n, w->rpe.scale, n, saved + row, n);
+    kr->copy_rows(1, n, w->inv, n, saved + h->nq + row, n);
+    kr->copy_rows(1, n, w->pass, n, saved + 2 * h->nq + row, n);
+    kr->copy_rows(n, dv, y, ldy, saved + 3 * h->nq + row * dv, dv);
+}
+
+void fv_kz_bias_forward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+{
+    bool parted = fv_kz_fft_taken(call, h);
     fv_kz_start(call, h, w);
     load_table(call, h, w);
     for (int64_t row = 0; row < h->nq; row += call->C) {
         int64_t n = FV_MIN(call->C, h->nq - row), end = reach(call, h, row, n);
-        float *y = h->y + row * ldy;
         begin_rows(call, w, n);
         for (int64_t i = 0; i < n; i++)
-            kr->fill(dv, 0.0f, y + i * ldy);
-        for (int64_t key = 0; key < end;) {
+            call->kr->fill(call->dv, 0.0f, h->y + (row + i) * call->ldy);
+        for (int64_t key = parted ? fv_kz_fft_tiles_from(call, h, row) : 0; key < end;) {
             tile x = {row, n, key, FV_MIN(call->C, end - key), 0};
             key += make_tile(call, h, w, &x);
             add_tile(call, h, w, &x);
         }
-        finish_rows(call, w, n);
-        kr->scale_rows(n, dv, w->inv, y, ldy, 0, y, ldy);
-        if (call->saved == NULL)
-            continue;
-        float *saved = saved_of(call, h);
-        kr->copy_rows(1, n, w->rpe.scale, n, saved + row, n);
-        kr->copy_rows(1, n, w->inv, n, saved + h->nq + row, n);
-        kr->copy_rows(1, n, w->pass, n, saved + 2 * h->nq + row, n);
-        kr->copy_rows(n, dv, y, ldy, saved + 3 * h->nq + row * dv, dv);
+        if (parted)
+            park_rows(call, w, row, n, false);
+        else
+            end_rows(call, h, w, row, n);
+    }
+    if (!parted)
+        return;
+    fv_kz_fft_forward(call, h, w);
+    for (int64_t row = 0; row < h->nq; row += call->C) {
+        int64_t n = FV_MIN(call->C, h->nq - row);
+        park_rows(call, w, row, n, true);
+        end_rows(call, h, w, row, n);
     }
 }
 
@@ -274,6 +305,7 @@ void fv_kz_bias_backward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
 {
     int64_t last = 2 * call->op->options.position_span - 2;
     float *d_bias = h->map.d_input[FV_INPUT_POSITION_BIAS];
+    bool parted = fv_kz_fft_taken(call, h);
     w->rpe.wanted = d_bias != NULL;
     fv_kz_start(call, h, w);
     load_table(call, h, w);
@@ -281,7 +313,9 @@ void fv_kz_bias_backward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
     for (int64_t row = 0; row < h->nq; row += call->C) {
         int64_t n = FV_MIN(call->C, h->nq - row), end = reach(call, h, row, n);
         load_rows(call, h, w, row, n);
-        for (int64_t key = 0; key < end;) {
+        if (parted)
+            fv_kz_fft_park(call, w, row, n);
+        for (int64_t key = parted ? fv_kz_fft_tiles_from(call, h, row) : 0; key < end;) {
             tile x = {row, n, key, FV_MIN(call->C, end - key), 0};
             int64_t taken = make_tile(call, h, w, &x);
             x.m = taken;
@@ -293,4 +327,6 @@ void fv_kz_bias_backward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
     }
     for (int64_t i = 0; d_bias != NULL && i <= last; i++)
         d_bias[i] += w->rpe.grad[last - i];
+    if (parted)
+        fv_kz_fft_backward(call, h, w);
 }

@@ -210,6 +210,7 @@ fv_status fv_kz_forward(const fv_attention *op, const fv_layout *layout, const f
     fv_kz_call call;
     TRY(fv_bias_check_span(op, layout));
     fv_kz_begin(&call, op, layout, false, io, NULL, saved, scratch);
+    fv_kz_fft_begin(&call);
     fv_parallel(op->ctx, layout->sequences * call.H, forward_task, &call);
     for (int64_t s = 0; io->state != NULL && s < layout->sequences; s++) {
         fv_kz_state_header *header = (void *)((char *)io->state + (size_t)s * fv_kz_state_bytes(op, 0));

@@ -88,6 +88,7 @@ static const field fields[] = {
     {SWITCH(decay), .inputs = BIT(DECAY)},
     {CHOICE(position_bias, position_biases), .expected = "none, fastrpb, fastrpb-2d or kernel"},
     {WHOLE(position_span)},
+    {WHOLE(position_fft), .inputs = BIT(GATE)},
     {WHOLE(position_skip)},
     {SWITCH(ppsbn)},
     {SWITCH(rotary)},
@@ -243,6 +244,9 @@ fv_status fv_options_check(const fv_attention *op)
     if (o->position_skip > 0 && !adds)
         return fv_fail(op->ctx, FV_ERR_USAGE,
                        "attention %s: position_skip goes with position bias fastrpb or fastrpb-2d", o->kind);
+    if (o->position_fft > 0 && o->position_bias != FV_POSITION_BIAS_KERNEL)
+        return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: position_fft goes with position bias kernel",
+                       o->kind);
     if (o->rotary_base != 0 && !o->rotary)
         return fv_fail(op->ctx, FV_ERR_USAGE, "attention %s: rotary_base goes with rotary", o->kind);
     if (o->epsilon >= 0 && !op->mechanism->kind.generalized)

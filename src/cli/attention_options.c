@@ -118,6 +118,7 @@ static const cli_option attention_options[] = {
     {.name = "decay", .key = "attention.decay"},
     {.name = "position-bias", .key = "attention.position_bias"},
     {.name = "position-span", .metavar = "N", .key = "attention.position_span"},
+    {.name = "position-fft", .metavar = "N", .key = "attention.position_fft"},
     {.name = "position-skip", .metavar = "N", .key = "attention.position_skip"},
     {.name = "ppsbn", .key = "attention.ppsbn"},
     {.name = "rotary", .key = "attention.rotary"},

@@ -69,6 +69,7 @@ static const fv_config_key keys[] = {
     {"attention.decay", MODEL, BOOL, 0, 1, NULL, "false", "RetNet's decay: a constant factor a head on the past; causal"},
     {"attention.position_bias", MODEL, TEXT, 0, 0, "none|fastrpb|fastrpb-2d|kernel", "none", "learned weights of relative positions: added to the output by a Toeplitz matrix times v (fastrpb, fastrpb-2d) or inside the kernel"},
     {"attention.position_span", MODEL, INT, 0, EXACT, NULL, "0", "N: weights for distances -(N-1) to N-1; fastrpb-2d: side of the raster; 0: as the longest sequence needs"},
+    {"attention.position_fft", MODEL, INT, 0, EXACT, NULL, "0", "position_bias kernel of kernelized kinds: tokens from which it goes by Fourier transforms, whatever the weights; 0: as measured, where weights are of similar size"},
     {"attention.position_skip", MODEL, INT, 0, EXACT, NULL, "0", "first tokens of each sequence that fastrpb leaves out"},
     {"attention.ppsbn", MODEL, BOOL, 0, 1, NULL, "false", "Macformer's scaling: q and k to unit vectors before, a learned power after"},
     {"attention.rotary", MODEL, BOOL, 0, 1, NULL, "false", "rotary positions on q and k"},

@@ -82,7 +82,7 @@ static fv_status create_pair(fv_operators *ops, fv_context *ctx, const fv_config
     encoder.gate = encoder.decay = 0;
     fv_attention_options cross = encoder;
     cross.position_bias = FV_POSITION_BIAS_NONE;
-    cross.position_span = cross.position_skip = 0;
+    cross.position_span = cross.position_skip = cross.position_fft = 0;
     cross.rotary = 0;
     cross.rotary_base = 0;
     TRY(create_self(ops, ctx, config, FV_USE_SELF, false, &encoder));
