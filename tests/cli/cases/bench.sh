@@ -30,6 +30,7 @@ read = {(r[\"kind\"], r[\"position\"], r[\"batch\"]): r[\"bytes_per_token\"] for
 for b in (1, 2):
     assert read[\"exact\", 65, b] - read[\"exact\", 33, b] == 32 * 2 * 16 * 4 # keys and values
     assert read[\"relu\", 65, b] - read[\"relu\", 33, b] == 32 * 0
+assert read[\"relu\", 33, 2] < read[\"relu\", 33, 1] # streams of a batch share the weights
 for r in rows:
     assert abs(r[\"bandwidth_gbs\"] * r[\"ms_per_token\"] * 1e6 / r[\"bytes_per_token\"] - 1) < 1e-6
     assert abs(r[\"bandwidth_gbs\"] / r[\"read_gbs\"] / r[\"share_of_bandwidth\"] - 1) < 1e-6"'
