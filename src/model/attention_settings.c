@@ -7,17 +7,16 @@
 
 static const char prefix[] = "attention.";
 
-/* A value as text. */
-static const char *value_text(const fv_config *config, const fv_config_key *key, char number[32])
+const char *fv_setting_text(const fv_config *config, const fv_config_key *key, char number[FV_SETTING_TEXT])
 {
     if (key->type == FV_CONFIG_TEXT)
         return fv_config_text(config, key->key);
     if (key->type == FV_CONFIG_BOOL)
         return fv_config_bool(config, key->key) ? "true" : "false";
     if (key->type == FV_CONFIG_INT)
-        snprintf(number, 32, "%lld", (long long)fv_config_int(config, key->key));
+        snprintf(number, FV_SETTING_TEXT, "%lld", (long long)fv_config_int(config, key->key));
     else
-        snprintf(number, 32, "%.17g", fv_config_real(config, key->key));
+        snprintf(number, FV_SETTING_TEXT, "%.17g", fv_config_real(config, key->key));
     return number;
 }
 
@@ -38,10 +37,10 @@ fv_status fv_settings_attention(fv_context *ctx, const fv_config *config, fv_att
     options->kind = fv_config_text(config, "attention.kind");
     options->pattern_seed = (uint64_t)fv_config_int(config, "attention.projection_seed");
     for (int i = 0; (key = fv_config_key_at(i)) != NULL; i++) {
-        char number[32];
+        char number[FV_SETTING_TEXT];
         if (strncmp(key->key, prefix, skip) != 0 || !is_option(key->key + skip))
             continue; /* the kind, and what steers drawing */
-        const char *text = value_text(config, key, number);
+        const char *text = fv_setting_text(config, key, number);
         const char *expected = fv_attention_options_set(options, key->key + skip, text);
         if (expected != NULL)
             return fv_fail(ctx, FV_ERR_USAGE, "config: %s is \"%s\"; expected %s", key->key, text, expected);

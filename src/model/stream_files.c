@@ -1,8 +1,8 @@
 /* stream_files.c: a stream on disk: a safetensors file with the pieces of every layer's state
  * ("layers.N.S", ".z", ".exponent", or ".keys", ".values", rows as in fv_state_view), those of local heads beside
  * others as "layers.N.local.", "tokens" [1] and "logits" [vocabulary]; of an encoder-decoder "decoder.layers.N.S",
- * "decoder.layers.N.cross_attention.S" and "source_tokens" [1]. Its metadata holds the fingerprint of the model,
- * without which the numbers mean nothing.
+ * "decoder.layers.N.cross_attention.S" and "source_tokens" [1]. Its metadata holds what the numbers mean nothing without:
+ * the fingerprint of the model's numbers, and its settings by their names.
  */
 #include "model/stream.h"
 #include <favor/tensors.h>
@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define FORMAT_KEY      "format"
-#define FORMAT_VALUE    "favor-stream-1"
+#define FORMAT_VALUE    "favor-stream-2"
 #define FINGERPRINT_KEY "model"
 #define TOKENS          "tokens"
 #define SOURCE_TOKENS   "source_tokens"
@@ -53,6 +53,31 @@ uint64_t fv_model_fingerprint(const fv_model *model)
 static void fingerprint_text(const fv_model *model, char text[FINGERPRINT_TEXT])
 {
     snprintf(text, FINGERPRINT_TEXT, "%016llx", (unsigned long long)fv_model_fingerprint(model));
+}
+
+/* ---- the settings -------------------------------------------------------------------------------- */
+
+/* Settings of a model that what a state holds depends on: all but those of training, of rounding, and of how far
+ * positions reach, which is asked when tokens are fed. */
+static bool is_meant(const fv_config_key *key)
+{
+    static const char *const others[] = {"hidden_dropout_prob", "gradient_checkpointing", "attention.redraw",
+                                         "attention.chunk", "max_position_embeddings"};
+    for (int i = 0; i < FV_COUNT(others); i++)
+        if (strcmp(key->key, others[i]) == 0)
+            return false;
+    return key->part == FV_CONFIG_MODEL;
+}
+
+/* Writes them behind the `count` entries of metadata; gives how many there are. */
+static int64_t add_settings(const fv_model *model, fv_metadata *metadata, int64_t count,
+                            char (*numbers)[FV_SETTING_TEXT])
+{
+    const fv_config_key *key;
+    for (int i = 0; (key = fv_config_key_at(i)) != NULL; i++)
+        if (is_meant(key))
+            metadata[count++] = (fv_metadata){key->key, fv_setting_text(model->config, key, numbers[i])};
+    return count;
 }
 
 /* ---- the tensors of a file ----------------------------------------------------------------------- */
@@ -137,11 +162,21 @@ static fv_status with_list(const fv_stream *stream, list_use *use, const void *a
 
 static fv_status write_list(const fv_stream *stream, const tensor_list *list, const void *path)
 {
+    const fv_model *model = stream->model;
     char fingerprint[FINGERPRINT_TEXT];
-    fingerprint_text(stream->model, fingerprint);
-    const fv_metadata metadata[] = {{FORMAT_KEY, FORMAT_VALUE}, {FINGERPRINT_KEY, fingerprint}};
-    return fv_tensors_write(stream->model->ctx, path, list->tensors, list->count, metadata,
-                            FV_COUNT(metadata));
+    fv_metadata *metadata = fv_alloc_array(model->ctx, fv_config_key_count() + 2, sizeof *metadata);
+    char(*numbers)[FV_SETTING_TEXT] = fv_alloc_array(model->ctx, fv_config_key_count(), sizeof *numbers);
+    fv_status status = metadata == NULL || numbers == NULL ? FV_ERR_RESOURCE : FV_OK;
+    if (status == FV_OK) {
+        fingerprint_text(model, fingerprint);
+        metadata[0] = (fv_metadata){FORMAT_KEY, FORMAT_VALUE};
+        metadata[1] = (fv_metadata){FINGERPRINT_KEY, fingerprint};
+        int64_t count = add_settings(model, metadata, 2, numbers);
+        status = fv_tensors_write(model->ctx, path, list->tensors, list->count, metadata, count);
+    }
+    fv_free(model->ctx, numbers);
+    fv_free(model->ctx, metadata);
+    return status;
 }
 
 fv_status fv_stream_save(const fv_stream *stream, const char *path)
@@ -160,6 +195,25 @@ typedef struct reading {
     const fv_tensors *file;
 } reading;
 
+static fv_status check_settings(const fv_stream *stream, const reading *r)
+{
+    const fv_config_key *key;
+    for (int i = 0; (key = fv_config_key_at(i)) != NULL; i++) {
+        char number[FV_SETTING_TEXT];
+        if (!is_meant(key))
+            continue;
+        const char *have = fv_tensors_metadata(r->file, key->key);
+        const char *want = fv_setting_text(stream->model->config, key, number);
+        if (have == NULL || strcmp(have, want) != 0)
+            return fv_fail(
+                stream->model->ctx, FV_ERR_FILE,
+                "%s: the state of another model (%s is %.40s, of this one %s); load it into the model "
+                "that saved it",
+                r->path, key->key, have != NULL ? have : "not told", want);
+    }
+    return FV_OK;
+}
+
 static fv_status check_metadata(const fv_stream *stream, const reading *r)
 {
     fv_context *ctx = stream->model->ctx;
@@ -168,6 +222,7 @@ static fv_status check_metadata(const fv_stream *stream, const reading *r)
     const char *model = fv_tensors_metadata(r->file, FINGERPRINT_KEY);
     if (format == NULL || strcmp(format, FORMAT_VALUE) != 0 || model == NULL)
         return fv_fail(ctx, FV_ERR_FILE, "%s: not the state of a stream (format " FORMAT_VALUE ")", r->path);
+    TRY(check_settings(stream, r));
     fingerprint_text(stream->model, fingerprint);
     if (strcmp(model, fingerprint) != 0)
         return fv_fail(

@@ -44,6 +44,9 @@ typedef struct fv_shape {
 fv_status fv_shape_read(fv_context *ctx, fv_config *config, fv_shape *shape);
 /* attention_settings.c: the options of an operator as the "attention." keys say, without sizes of the model; and
  * the sizes that follow from the longest sequence, written back into the config where they are 0. */
+enum { FV_SETTING_TEXT = 32 };
+/* A value of a config as text, of numbers in `number`. */
+const char *fv_setting_text(const fv_config *config, const fv_config_key *key, char number[FV_SETTING_TEXT]);
 fv_status fv_settings_attention(fv_context *ctx, const fv_config *config, fv_attention_options *options);
 fv_status fv_settings_attention_sizes(fv_context *ctx, fv_config *config, int64_t longest);
 static inline int64_t fv_shape_classes(const fv_shape *shape) /* of a row of logits */
