@@ -81,12 +81,56 @@ static void test_state(void **state)
     fv_context_destroy(ctx);
 }
 
+/* A decoder's layer, matrix by matrix, beside an encoder of another depth that tokens do not read; with a source of as many
+ * tokens, the state of a stream that has both. */
+static void test_translation(void **state)
+{
+    (void)state;
+    enum { DECODER = 3, INNER = 32, VOCABULARY = 29 };
+    static const char *const kinds[] = {"favor+", "relu", "exact"};
+    static const int32_t source[2 * TOKENS] = {0};
+    fv_context *ctx = tiny_context(1);
+    for (int i = 0; i < FV_COUNT(kinds); i++) {
+        const char *const settings[] = {"is_encoder_decoder",
+                                        "true",
+                                        "decoder_layers",
+                                        "3",
+                                        "max_position_embeddings",
+                                        "90",
+                                        "attention.kind",
+                                        kinds[i],
+                                        NULL};
+        fv_model *model = tiny_model(ctx, settings);
+        fv_stream_cost cost;
+        fv_stream *stream;
+        int64_t drawn =
+            i == 0 ? HEADS * FEATURES * WIDTH / HEADS : 0; /* of one attention, of which there are two */
+        int64_t norms = 3 * 2 * WIDTH, matrices = (4 + 2) * WIDTH * WIDTH; /* q k v o; q o across */
+        int64_t layer = norms + matrices + 2 * WIDTH * INNER + INNER + WIDTH + 2 * drawn;
+        int64_t rest =
+            2 * WIDTH + VOCABULARY * WIDTH + VOCABULARY + 2 * WIDTH; /* norm, head, rows of tables */
+        for (int64_t tokens = TOKENS; tokens <= 2 * TOKENS; tokens += TOKENS) {
+            OK(fv_stream_measure(model, tokens, &cost));
+            assert_int_equal(cost.weights, (DECODER * layer + rest) * (int64_t)sizeof(float));
+            OK(fv_stream_create(&stream, model, tokens));
+            OK(fv_stream_source(stream, source, tokens));
+            assert_int_equal(cost.state, DECODER * (stream->state_bytes[0] + stream->state_bytes[1] +
+                                                    stream->memories.bytes));
+            fv_stream_destroy(stream);
+        }
+        fv_model_destroy(model);
+    }
+    fv_context_destroy(ctx);
+}
+
 static void test_without_streams(void **state)
 {
     (void)state;
-    static const char *const without[][3] = {{"is_decoder", "false", NULL},
-                                             {"attention.kind", "reformer", NULL},
-                                             {"is_encoder_decoder", "true", NULL}};
+    static const char *const without[][5] = {
+        {"is_decoder", "false", NULL},
+        {"attention.kind", "reformer", NULL},
+        {"attention.kind", "window", "is_encoder_decoder", "true", NULL},
+        {"attention.kind", "reformer", "is_encoder_decoder", "true", NULL}};
     fv_context *ctx = tiny_context(1);
     for (int i = 0; i < FV_COUNT(without); i++) {
         fv_model *model = tiny_model(ctx, without[i]);
@@ -103,6 +147,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights),
         cmocka_unit_test(test_state),
+        cmocka_unit_test(test_translation),
         cmocka_unit_test(test_without_streams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -77,11 +77,11 @@ FV_API void fv_stream_destroy(fv_stream *stream);
 FV_API int64_t fv_stream_tokens(const fv_stream *stream); /* tokens fed so far */
 
 /* The bytes that one more token of a stream reads at least: what decoding costs where memory is the limit. Also what a
- * stream will hold, before there is one. FV_ERR_USAGE for a model that cannot stream, and for an encoder-decoder, whose
- * tokens read what is known of a source, too. */
+ * stream will hold, before there is one. Of an encoder-decoder: the decoder's, with a source of `tokens` tokens too.
+ * FV_ERR_USAGE for a model that cannot stream. */
 typedef struct fv_stream_cost {
     size_t weights; /* each parameter and projection once; of tables that are looked up, one row */
-    size_t state;   /* of a stream that holds `tokens` tokens */
+    size_t state;   /* of a stream that holds `tokens` tokens, and what it knows of its source */
 } fv_stream_cost;
 FV_API FV_NODISCARD fv_status fv_stream_measure(fv_model *model, int64_t tokens, fv_stream_cost *cost);
 
