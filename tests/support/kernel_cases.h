@@ -40,7 +40,17 @@ typedef struct kernel_case {
 int64_t case_floats(char letter, const operands *o);
 /* The magnitude of results whose error is relative to themselves: the harness puts |reference| in place. */
 void kernel_case_self(operands *absolute, const operands *reference);
-/* All rows; ends with a NULL name. gemm has tests of its own and is not among them. */
-extern const kernel_case kernel_cases[];
+/* Row `index`, NULL past the last. gemm has tests of its own and is not among them. */
+const kernel_case *kernel_case_at(int index);
+
+/* The rows of each group of kernels; a group is one file, and ends with a NULL name. */
+extern const kernel_case kernel_cases_rows[], kernel_cases_features[], kernel_cases_functions[],
+    kernel_cases_layers[], kernel_cases_transforms[];
+
+/* Fields of a row. MAGNITUDE(layernorm): errors are judged by magnitude_layernorm; SELF: by the result itself. */
+#define CALL(k)      .name = #k, .call = call_##k
+#define PREPARE(f)   .prepare = prepare_##f
+#define MAGNITUDE(f) .magnitude = magnitude_##f
+#define SELF         .magnitude = kernel_case_self
 
 #endif
