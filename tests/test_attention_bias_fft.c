@@ -87,7 +87,7 @@ static void wide(void **state)
 
 /* ---- which pairs go through transforms ----------------------------------------------------------------- */
 
-/* Long enough for `auto`, whose causal blocks are 600 tokens with tiles of 150: those of 2300 tokens. */
+/* Long enough for transforms unasked, whose causal blocks are 600 tokens with tiles of 150: those of 2300 tokens. */
 enum { LONG = 2500, FROM = 2300, TILE = 150 };
 
 /* y, all weights times `size` and those of offset 2 times more. */
