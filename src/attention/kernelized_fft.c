@@ -155,7 +155,7 @@ static void make_weights(void *arg, int64_t head, int worker)
     int64_t span = call->op->options.position_span, low = call->op->options.causal ? 0 : 1 - span;
     const float *w = fv_kz_head_of(call, -1, head).map.input[FV_INPUT_POSITION_BIAS] + span - 1;
     float *out = fft->weights + place(call, head, 0);
-    double top = -INFINITY;
+    double top = -HUGE_VAL;
     (void)worker;
     for (int64_t i = low; i < span; i++)
         if (is_usable(w[i]))
