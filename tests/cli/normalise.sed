@@ -13,4 +13,6 @@ s/^(> (model|empirical)) [-0-9. %]+$/\1 X/
 # Progress comes when it comes.
 /^! (train|scan|evaluate|approx|bench|attend) [0-9]+/d
 s/(fingerprint|this one has) [0-9a-f]{16}/\1 F/g
+# A state names every setting, of which there will be more.
+s/\([0-9]+ bytes needed\)/(N bytes needed)/
 /^! favor: generate: N tokens in/d
