@@ -15,7 +15,8 @@ static double turn(const fv_kz_call *call)
 {
     if (call->op->mechanism->map->can_be_negative)
         return HUGE_VAL;
-    return FV_KZ_FFT_TURN * (double)(call->r * call->dv) / (double)(call->r + call->dv);
+    return fmax(FV_KZ_FFT_SHORT,
+                FV_KZ_FFT_TURN * (double)(call->r * call->dv) / (double)(call->r + call->dv));
 }
 
 static void add_filter(fv_kz_fft *fft, int64_t nq, int64_t nk, int64_t shift)

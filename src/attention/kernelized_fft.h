@@ -31,7 +31,8 @@
 enum {
     FV_KZ_FFT_FEATURES = 64, /* of a block: computing all of them r / 64 times is a tenth of the work */
     FV_KZ_FFT_COLUMNS = 128, /* 64 complex channels; 32 take a fifth longer */
-    FV_KZ_FFT_TURN = 128,    /* transforms from this many times r dv / (r + dv) tokens on */
+    FV_KZ_FFT_TURN = 128,    /* transforms from this many times r dv / (r + dv) tokens on, */
+    FV_KZ_FFT_SHORT = 512,   /* and longer than this: tiles, which err less, are as good as free there */
     FV_KZ_FFT_LATE = 4,      /* causal: blocks whose rows have no transforms */
     FV_KZ_FFT_UNEVEN = 64,   /* how much smaller than their root mean square weights may be */
 };
