@@ -21,6 +21,9 @@ fv_exact_scratch fv_exact_scratch_push(fv_arena *arena, const fv_attention *op, 
 
 /* ---- tiles ------------------------------------------------------------------------------------------- */
 
+/* Query heads of a key head in a step, hardly more. */
+enum { STEP_ROWS = 8 };
+
 /* n query rows against c keys, and the running sums of these rows. */
 typedef struct tile {
     int64_t n, c;
@@ -132,6 +135,11 @@ static void attend_keys(const fv_attention *op, const fv_exact_rows *r, fv_exact
     if (copy) {
         kr->copy_rows(c, d, r->k + j * r->ldk, r->ldk, t->k, d);
         kr->copy_rows(c, dv, r->v + j * r->ldv, r->ldv, t->v, dv);
+    } else if (r->n <= STEP_ROWS) {
+        /* A step reads each row once, far from the one before, which no processor foresees. */
+        int64_t next = j + c, n = FV_MIN(c, r->open - next);
+        kr->prefetch_rows(c, dv, r->v + j * r->ldv, r->ldv);
+        kr->prefetch_rows(FV_MAX(n, 0), d, r->k + next * r->ldk, r->ldk);
     }
     for (int64_t i = 0; i < r->n; i += tiles.rows) {
         int64_t seen = FV_MIN(c, r->open + (r->causal ? i : 0) - j);

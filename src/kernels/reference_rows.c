@@ -20,7 +20,7 @@ void fv_prefetch_rows_reference(int64_t n, int64_t c, const float *x, int64_t ld
 {
     for (int64_t i = 0; i < n; i++)
         for (int64_t f = 0; f < c; f += 16) /* a cache line of 64 bytes */
-            __builtin_prefetch(x + i * ldx + f);
+            __builtin_prefetch(x + i * ldx + f, 0, 2);
 }
 
 void fv_transpose_reference(int64_t n, int64_t c, const float *x, int64_t ldx, float *y, int64_t ldy)
