@@ -21,7 +21,7 @@ expect 'sections' 6 "$sections"
 expect 'commands' "$sections" "$(grep -c '^favor bench' RESULTS.md)"
 expect 'tables' "$sections" "$(grep -cE '^(kind|model) +' RESULTS.md)"
 expect 'machines' "$sections" "$(grep -c '^favor [0-9].* kernels ' RESULTS.md)"
-expect 'rates' "$sections" "$(grep -cE '^(sgemm peak P|memory is read) on .*/s  $' RESULTS.md)"
+expect 'rates' "$sections" "$(grep -cE '^(sgemm peak P|memory is read) on .*/s$' RESULTS.md)"
 expect 'progress and lines left out' 0 "$(grep -cE '^bench [0-9]|left out' RESULTS.md || true)"
 expect 'pages' "$sections" "$(cat rows/*.html | grep -c '^<section>')"
 "$FAVOR" bench compare rows/attention.json rows/attention.json --fail-above 0 >same
