@@ -9,6 +9,7 @@
 
 #include "attention/mechanism.h"
 #include "support/kinds.h"
+#include "support/one_context.h"
 #include "support/problem.h"
 #include <math.h>
 #include <stdlib.h>
@@ -16,24 +17,13 @@
 
 enum { GATE = 1, DECAY = 2 };
 
-static fv_context *ctx;
 static worst most_forward, most_gradient;
 
-static int setup(void **state)
+static int tell_and_tear_down(void **state)
 {
-    (void)state;
-    ctx = problem_context(NULL, 2);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    size_t left = fv_context_bytes(ctx);
-    fv_context_destroy(ctx);
     print_message("largest error: forward %.2f eps m, gradient %.2f eps m\n", most_forward.ratio,
                   most_gradient.ratio);
-    return left == 0 ? 0 : -1;
+    return teardown(state);
 }
 
 static bool kernelized(int kind)
@@ -367,5 +357,5 @@ int main(void)
         cmocka_unit_test(special_cases_meet),
         cmocka_unit_test(rows_of_the_matrix),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, tell_and_tear_down);
 }

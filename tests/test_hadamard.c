@@ -11,6 +11,7 @@
 #include "features/hadamard.h"
 #include "features/projection.h"
 #include "support/kinds.h"
+#include "support/one_context.h"
 #include "support/stream.h"
 #include <float.h>
 #include <math.h>
@@ -19,23 +20,6 @@
 #include <string.h>
 
 #define EPS (double)FLT_EPSILON
-
-static fv_context *ctx;
-
-static int setup(void **state)
-{
-    (void)state;
-    ctx = problem_context(NULL, 2);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    size_t left = fv_context_bytes(ctx);
-    fv_context_destroy(ctx);
-    return left == 0 ? 0 : -1;
-}
 
 /* ---- rows and factors ---------------------------------------------------------------------------- */
 

@@ -3,7 +3,8 @@
  *     y_i = sum_j e^{w[i-j]} (phi(q_i).phi(k_j)) v_j / sum_j e^{w[i-j]} phi(q_i).phi(k_j)
  *
  * in tiles of the implied matrix: with A = phi(Q) phi(K)^T and T_ij = e^{w[i-j]}, num = (A . T) V. No running state can carry
- * weights that change with the distance. Pairs of long sequences go through transforms instead (kernelized_fft.h). Cost 2 L^2 (r + dv) a head (causal: half), three times that backward; memory linear in L.
+ * weights that change with the distance. Pairs of long sequences go through transforms instead
+ * (kernelized_fft.h). Cost 2 L^2 (r + dv) a head (causal: half), three times that backward; memory linear in L.
  *
  * Range. A tile takes its keys relative to the exponents of its first one (kernelized.h; a key far above them ends the tile), its
  * queries relative to the row's largest, T relative to the row's largest weight among visible keys, 2^s in all, s a row. Sums are

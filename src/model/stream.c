@@ -125,7 +125,7 @@ fv_status fv_memories_make(fv_memories *memories, const fv_model *model, int64_t
 static fv_status take_half(fv_stream *stream)
 {
     fv_model *model = stream->model;
-    if (strcmp(fv_context_dtype(model->ctx), "bf16") != 0)
+    if (!fv_stream_halves(model))
         return FV_OK;
     if (model->half == NULL) {
         model->half = fv_alloc_zero(model->ctx, model->float_count, sizeof *model->half);
@@ -265,9 +265,8 @@ static fv_status run(fv_model *model, stream_pass *p)
     pass->positions = work->positions;
     pass->source_positions = work->source_positions;
     record(model, p, work->pool, work->pool_bytes);
-    bool bf16 = strcmp(fv_context_dtype(model->ctx), "bf16") == 0;
     model->tape.parameters = model->values;
-    model->tape.parameters_half = bf16 ? model->half : NULL;
+    model->tape.parameters_half = fv_stream_halves(model) ? model->half : NULL;
     fv_status status = fv_tape_forward(&model->tape);
     model->tape.parameters = NULL;
     model->tape.parameters_half = NULL;

@@ -3,6 +3,7 @@
 #define FV_MODEL_STREAM_H
 
 #include "model/transformer.h"
+#include <string.h>
 
 /* What the cross attention of a decoder knows of a source: one state a layer. */
 typedef struct fv_memories {
@@ -10,6 +11,12 @@ typedef struct fv_memories {
     size_t bytes;   /* of one layer */
     char *states;   /* [decoder_layers] */
 } fv_memories;
+
+/* Whether single tokens read the parameters in bf16. */
+static inline bool fv_stream_halves(const fv_model *model)
+{
+    return strcmp(fv_context_dtype(model->ctx), "bf16") == 0;
+}
 
 /* What a pass is told of its streams, laid out for `streams` of them at most; see fv_pass. */
 typedef struct fv_stream_lists {

@@ -61,8 +61,8 @@ fv_status fv_stream_measure(fv_model *model, int64_t tokens, fv_stream_cost *cos
     if (__builtin_mul_overflow(layer, (size_t)layers, &all))
         all = SIZE_MAX;
     cost->state = all;
-    bool bf16 = strcmp(fv_context_dtype(model->ctx), "bf16") == 0;
-    cost->weights = (size_t)weight_floats(model) * (bf16 ? sizeof(uint16_t) : sizeof(float)) +
-                    (size_t)(layers * drawn) * sizeof(float);
+    cost->weights =
+        (size_t)weight_floats(model) * (fv_stream_halves(model) ? sizeof(uint16_t) : sizeof(float)) +
+        (size_t)(layers * drawn) * sizeof(float);
     return FV_OK;
 }
