@@ -25,6 +25,7 @@ static const char *const models[][12] = {
      "true"},
     {TRANSLATE},
     {TRANSLATE, KIND, "exact", "attention.rotary", "true"},
+    {TRANSLATE, KIND, "cosformer"},
     {TRANSLATE, KIND, "relu", "attention.gate", "true", "attention.local_heads", "1",
      "attention.local_window", "5"},
 };
