@@ -1,9 +1,11 @@
 /* test_train_steps.c: what a run decides from step to step: projections, micro-batches, patience, the sums
  * behind a line of metrics. */
+#include "kernels/kernels.h"
 #include "model/transformer.h"
 #include "support/tiny_run.h"
 #include "train/internal.h"
 #include <float.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -262,6 +264,86 @@ static void progress_renews_patience(void **state)
     assert_int_equal(result.steps, 20);
 }
 
+/* ---- the peak behind share_of_peak ------------------------------------------------------------------------ */
+
+/* When the first line came, and what the run was told to need. */
+typedef struct beginning {
+    size_t bytes;
+    double line, share;
+} beginning;
+
+static void note_bytes(void *user, const fv_train_plan *plan)
+{
+    ((beginning *)user)->bytes = plan->cost.bytes;
+}
+
+static void note_line(void *user, const char *line)
+{
+    beginning *b = user;
+    json_t *object = json_loads(line, 0, NULL);
+    if (b->line == 0.0)
+        b->line = fv_now();
+    b->share = json_number_value(json_object_get(json_object_get(object, "timing"), "share_of_peak"));
+    json_decref(object);
+}
+
+/* Bytes of a step on `tokens` tokens, without measuring the peak. */
+static size_t bytes_of_step(const fv_config *c, int64_t tokens)
+{
+    fv_model *model;
+    fv_model_cost cost;
+    expect_ok(fv_model_create(&model, ctx, c, 1));
+    expect_ok(fv_model_measure(model, tokens, 32, tokens, &cost));
+    fv_model_destroy(model);
+    return cost.bytes;
+}
+
+static fv_train_result train_watched(const char *name, const fv_config *c, int resume, beginning *b)
+{
+    char directory[4096];
+    snprintf(directory, sizeof directory, "%s", scratch_path(name));
+    const char *files[] = {scratch_path("proteins.fasta")};
+    fv_train_options options;
+    fv_train_options_init(&options);
+    options.directory = directory;
+    options.files = files;
+    options.file_count = 1;
+    options.resume = resume;
+    options.plan = note_bytes;
+    options.observer = (fv_observer){b, NULL, note_line, NULL};
+    fv_train_result result;
+    expect_ok(fv_train(ctx, c, &options, &result));
+    return result;
+}
+
+/* Measuring the peak takes its 0.3 s behind the first step. The plan counts `extra` bytes for it. */
+static void peak_waits(const char *name, const char *batch, size_t extra)
+{
+    beginning b = {0};
+    fv_config *c =
+        tiny_run_config(ctx, "steps", "2", "log_every", "1", "batch", batch, "hidden_size", "64", NULL);
+    size_t without = bytes_of_step(c, 32 * atoll(batch)), held = fv_context_bytes(ctx);
+    fv_context_reset_peak(ctx);
+    double begin = fv_now();
+    fv_train_result result = train_watched(name, c, 0, &b);
+    assert_true(result.first_step_seconds > 0.0 && b.line - begin >= result.first_step_seconds + 0.3);
+    assert_true(b.share > 0.0);
+    /* Data and lists of targets are not in `expected`: some tens of KiB. */
+    double expected = (double)(without + extra), peak = (double)(fv_context_peak_bytes(ctx) - held);
+    if (fabs((double)b.bytes / expected - 1) > 0.05 || peak > 1.05 * expected)
+        fail_msg("batch %s: expected %g bytes, %zu were predicted, %g used", batch, expected, b.bytes, peak);
+    result = train_watched(name, c, 1, &b); /* complete already */
+    assert_true(result.first_step_seconds == 0.0);
+    fv_config_destroy(c);
+}
+
+static void the_peak_waits_for_the_first_step(void **state)
+{
+    (void)state;
+    peak_waits("lends", "256", 0); /* the passes hold more than measuring needs */
+    peak_waits("lends-not", "32", fv_measure_sgemm_bytes(ctx));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +358,7 @@ int main(void)
         cmocka_unit_test(a_broken_model_is_not_evaluated),
         cmocka_unit_test(patience_ends_the_run),
         cmocka_unit_test(progress_renews_patience),
+        cmocka_unit_test(the_peak_waits_for_the_first_step),
     };
     return cmocka_run_group_tests_name("train-steps", tests, setup, teardown);
 }

@@ -52,10 +52,11 @@ typedef struct fv_train_options {
 FV_API void fv_train_options_init(fv_train_options *options);
 
 typedef struct fv_train_result {
-    int64_t steps;     /* done, over all runs of this directory */
-    fv_metrics valid;  /* the last evaluation; tokens 0 if there was none */
-    fv_metrics best;   /* that of the model in best/ */
-    int stopped_early; /* by patience */
+    int64_t steps;             /* done, over all runs of this directory */
+    fv_metrics valid;          /* the last evaluation; tokens 0 if there was none */
+    fv_metrics best;           /* that of the model in best/ */
+    int stopped_early;         /* by patience */
+    double first_step_seconds; /* from the call to the end of the first step it did; 0: it did none */
 } fv_train_result;
 
 /* Trains. FV_STOPPED after observer.stop (a checkpoint was written). FV_ERR_FAILED on a non-finite loss or

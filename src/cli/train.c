@@ -155,11 +155,12 @@ static fv_status print_json(const run_state *run, const char *directory, const f
     json_t *valid = result->valid.tokens > 0 ? cli_json_metrics("valid", &result->valid) : json_null();
     json_t *best = result->best.tokens > 0 ? cli_json_metrics("valid", &result->best) : json_null();
     return cli_json_print(
-        json_pack("{s:s, s:I, s:I, s:b, s:o, s:o, s:o, s:o, s:I, s:I}", "directory", directory, "steps",
+        json_pack("{s:s, s:I, s:I, s:b, s:o, s:o, s:o, s:o, s:o, s:I, s:I}", "directory", directory, "steps",
                   (json_int_t)result->steps, "parameters", (json_int_t)run->plan.cost.parameters,
                   "stopped_early", result->stopped_early, "valid", valid, "best", best, "seconds",
-                  cli_json_real(seconds), "flop_step", cli_json_real(run->plan.cost.flop_step),
-                  "predicted_bytes", (json_int_t)run->plan.cost.bytes, "peak_bytes", (json_int_t)peak));
+                  cli_json_real(seconds), "first_step_seconds", cli_json_real(result->first_step_seconds),
+                  "flop_step", cli_json_real(run->plan.cost.flop_step), "predicted_bytes",
+                  (json_int_t)run->plan.cost.bytes, "peak_bytes", (json_int_t)peak));
 }
 
 static void print_metrics(const char *name, const fv_metrics *metrics)
@@ -171,9 +172,11 @@ static void print_metrics(const char *name, const fv_metrics *metrics)
 
 static void print_summary(const char *directory, const fv_train_result *result, double seconds, size_t peak)
 {
-    printf("steps  %lld%s in %s, peak memory %s\n", (long long)result->steps,
-           result->stopped_early ? " (stopped early)" : "", cli_duration(seconds).text,
-           cli_bytes((double)peak).text);
+    printf("steps  %lld%s in %s", (long long)result->steps, result->stopped_early ? " (stopped early)" : "",
+           cli_duration(seconds).text);
+    if (result->first_step_seconds > 0)
+        printf(", the first after %.2f s", result->first_step_seconds);
+    printf(", peak memory %s\n", cli_bytes((double)peak).text);
     print_metrics("valid", &result->valid);
     print_metrics("best", &result->best);
     printf("run    %s\n", directory);

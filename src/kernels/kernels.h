@@ -44,4 +44,8 @@ const char *fv_kernels_origin(unsigned flags, int row, const char **name);
 /* Name and version of the GEMM provider, "oneDNN 2.6.3". */
 const char *fv_gemm_provider(void);
 
+/* fv_measure_sgemm in memory that is there already, of at least as many bytes; what it held is lost. */
+size_t fv_measure_sgemm_bytes(const fv_context *ctx);
+double fv_measure_sgemm_in(fv_context *ctx, double seconds, float *memory);
+
 #endif

@@ -70,17 +70,20 @@ static double multiply(const round_plan *plan, int64_t index)
     return 2.0 * (double)plan->m * (double)plan->n * (double)plan->k;
 }
 
-double fv_measure_sgemm(fv_context *ctx, double seconds)
+size_t fv_measure_sgemm_bytes(const fv_context *ctx)
 {
-    int64_t floats = (int64_t)ctx->threads * 3 * LARGEST;
-    round_plan plan = {.ctx = ctx, .piece = multiply};
-    plan.floats = fv_alloc_array(ctx, floats, sizeof(float));
-    plan.rate = fv_alloc_array(ctx, ctx->threads, sizeof(double));
+    return (size_t)ctx->threads * 3 * LARGEST * sizeof(float);
+}
+
+double fv_measure_sgemm_in(fv_context *ctx, double seconds, float *memory)
+{
     gemm_function *const makers[] = {ctx->exact->gemm, fv_gemm_provided};
     const int rounds = ROUNDS * FV_COUNT(shapes) * FV_COUNT(makers);
+    round_plan plan = {.ctx = ctx, .piece = multiply, .floats = memory};
+    plan.rate = fv_alloc_array(ctx, ctx->threads, sizeof(double));
     double best = 0.0;
-    if (plan.floats != NULL && plan.rate != NULL) {
-        ctx->kernels->fill(floats, 0.5f, plan.floats);
+    if (plan.rate != NULL) {
+        ctx->kernels->fill((int64_t)ctx->threads * 3 * LARGEST, 0.5f, memory);
         for (int i = 0; i < rounds; i++) {
             plan.gemm = makers[i / FV_COUNT(shapes) % FV_COUNT(makers)];
             plan.m = shapes[i % FV_COUNT(shapes)].m;
@@ -89,9 +92,16 @@ double fv_measure_sgemm(fv_context *ctx, double seconds)
             best = FV_MAX(best, run_round(&plan, seconds / rounds));
         }
     }
-    fv_free(ctx, plan.floats);
     fv_free(ctx, plan.rate);
     return best * 1e-9;
+}
+
+double fv_measure_sgemm(fv_context *ctx, double seconds)
+{
+    float *memory = fv_alloc(ctx, fv_measure_sgemm_bytes(ctx));
+    double best = memory != NULL ? fv_measure_sgemm_in(ctx, seconds, memory) : 0.0;
+    fv_free(ctx, memory);
+    return best;
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------- */

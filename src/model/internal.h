@@ -38,6 +38,9 @@ FV_NODISCARD fv_status fv_model_start(fv_model *model, uint64_t seed);
 FV_NODISCARD fv_status fv_model_prepare(fv_model *model, int64_t tokens, int64_t sequences, int64_t predicted,
                                         bool training);
 
+/* The memory of the activations, free for other use until the next pass; NULL before fv_model_prepare. */
+void *fv_model_idle(fv_model *model, size_t *bytes);
+
 /* Forward with dropout, a pure function of (seed, step, micro, layer), then backward of weight * sum of the
  * token losses. Gradients are ADDED to fv_model_gradients; *loss += the sum in nats (without weight),
  * *correct += argmaxes that were right. Prepares by itself when the batch needs more than was prepared. A

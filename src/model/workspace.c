@@ -48,6 +48,13 @@ fv_status fv_workspace_reserve(fv_model *model, size_t pool_bytes, const fv_list
     return FV_OK;
 }
 
+void *fv_model_idle(fv_model *model, size_t *bytes)
+{
+    *bytes = model->work.pool_bytes;
+    fv_open(model->work.pool, *bytes); /* the red zones of the last pass */
+    return model->work.pool;
+}
+
 void fv_batch_positions(int64_t sequences, const int64_t *offsets, const int64_t *first, int32_t *positions)
 {
     for (int64_t s = 0; s < sequences; s++)

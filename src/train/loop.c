@@ -11,6 +11,7 @@
  * A checkpoint is written only after its parameters gave a finite loss: a run that diverges keeps the last
  * good one.
  */
+#include "kernels/kernels.h"
 #include "train/run.h"
 #include <math.h>
 #include <string.h>
@@ -48,6 +49,37 @@ static void report(fv_run *run, bool always)
     o->progress(o->user, &progress);
 }
 
+/* Steps so small that a share of the peak would say nothing have share 0. */
+static bool shares_peak(const fv_run *run)
+{
+    return run->plan.cost.flop_step >= 1e8;
+}
+
+/* The memory of the passes where it is large enough, else NULL. */
+static float *lent_memory(const fv_run *run)
+{
+    size_t bytes;
+    void *idle = fv_model_idle(run->model, &bytes);
+    return bytes >= fv_measure_sgemm_bytes(run->ctx) ? idle : NULL;
+}
+
+size_t fv_run_peak_bytes(const fv_run *run)
+{
+    return shares_peak(run) && lent_memory(run) == NULL ? fv_measure_sgemm_bytes(run->ctx) : 0;
+}
+
+/* The sgemm rate behind share_of_peak, when the first line asks for it: no step waits for it. */
+static fv_status measure_peak(fv_run *run)
+{
+    const double seconds = 0.3;
+    if (run->peak_flops > 0.0 || !shares_peak(run))
+        return FV_OK;
+    float *memory = lent_memory(run);
+    run->peak_flops = 1e9 * (memory != NULL ? fv_measure_sgemm_in(run->ctx, seconds, memory)
+                                            : fv_measure_sgemm(run->ctx, seconds));
+    return run->peak_flops > 0.0 ? FV_OK : FV_ERR_RESOURCE;
+}
+
 /* Appends a line about work on `tokens` tokens in `seconds`; the tokens of a planned step take `flop`. */
 static fv_status add_line(fv_run *run, fv_split split, const fv_metrics *metrics, int64_t tokens, double flop,
                           double seconds)
@@ -55,6 +87,7 @@ static fv_status add_line(fv_run *run, fv_split split, const fv_metrics *metrics
     double planned = (double)run->plan.tokens_per_step;
     double speed = rate_of((double)tokens, seconds);
     const fv_train_state *s = &run->state;
+    TRY(measure_peak(run));
     fv_metrics_line line = {
         .step = s->step,
         .tokens = s->tokens,
@@ -156,7 +189,10 @@ static fv_status step_once(fv_run *run)
     TRY(redraw(run));
     TRY(accumulate(run, &sums));
     TRY(update(run, &sums));
-    count_step(run, &sums, fv_now() - begin);
+    double now = fv_now();
+    count_step(run, &sums, now - begin);
+    if (run->first_step == 0.0)
+        run->first_step = now - run->opened;
     report(run, false);
     return FV_OK;
 }
@@ -322,6 +358,7 @@ fv_status fv_train(fv_context *ctx, const fv_config *config, const fv_train_opti
         .valid = run.state.valid.metrics,
         .best = run.state.best.metrics,
         .stopped_early = run.steps > run.state.step && out_of_patience(&run),
+        .first_step_seconds = run.first_step,
     };
     fv_run_close(&run);
     (void)fv_context_set_dtype(ctx, dtype);

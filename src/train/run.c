@@ -91,16 +91,6 @@ static fv_status refuse_memory(const fv_run *run)
         (double)run->plan.cost.bytes / 0x1p30, (double)run->plan.available_bytes / 0x1p30);
 }
 
-/* The sgemm rate behind share_of_peak; steps so small that a share would say nothing have share 0.
- * Before the passes have their memory, so that it adds nothing to the peak. */
-static fv_status measure_peak(fv_run *run)
-{
-    if (run->state.step >= run->steps || run->plan.cost.flop_step < 1e8)
-        return FV_OK;
-    run->peak_flops = 1e9 * fv_measure_sgemm(run->ctx, 0.3);
-    return run->peak_flops > 0.0 ? FV_OK : FV_ERR_RESOURCE;
-}
-
 static fv_status open_model(fv_run *run)
 {
     fv_batch_bounds most;
@@ -116,7 +106,6 @@ static fv_status open_model(fv_run *run)
         return refuse_memory(run);
     if (!run->resumed)
         TRY(fv_model_start(run->model, run->seed));
-    TRY(measure_peak(run));
     TRY(fv_model_prepare(run->model, most.tokens, most.sequences, most.predicted, true));
     TRY(fv_optimizer_create(&run->optimizer, run->ctx, run->model, run->config));
     fv_optimizer_clear(run->optimizer);
@@ -128,6 +117,7 @@ static fv_status open_model(fv_run *run)
     run->plan.cost.flop_forward *= (double)run->accumulate;
     run->plan.cost.flop_step *= (double)run->accumulate;
     run->plan.config = run->config;
+    run->plan.cost.bytes = fv_add_bytes(run->plan.cost.bytes, fv_run_peak_bytes(run));
     return FV_OK;
 }
 
@@ -178,6 +168,7 @@ fv_status fv_run_open(fv_run *run, fv_context *ctx, const fv_config *given, cons
 {
     *run = (fv_run){
         .ctx = ctx, .options = options, .metrics.fd = -1, .proven_step = -1, .last_loss = (double)NAN};
+    run->opened = fv_now();
     fv_train_state_init(&run->state);
     TRY(check_options(ctx, options));
     run->directory = options->directory;
@@ -188,7 +179,7 @@ fv_status fv_run_open(fv_run *run, fv_context *ctx, const fv_config *given, cons
     TRY(fv_schedule_make(&run->schedule, ctx, run->config));
     TRY(open_model(run));
     TRY(open_data(run));
-    /* What reading the data and measuring took is held no more, but was: the peak is no less. */
+    /* What reading the data took is held no more, but was: the peak is no less. */
     run->plan.cost.bytes = FV_MAX(run->plan.cost.bytes, fv_context_peak_bytes(ctx));
     if (options->plan != NULL)
         options->plan(options->observer.user, &run->plan);

@@ -30,7 +30,9 @@ typedef struct fv_run {
     bool dirty;           /* the state differs from the last checkpoint */
     int64_t proven_step;  /* the parameters of this step gave a finite loss; -1: none */
     double last_loss;     /* nats a token of the last step, NaN before it */
-    double peak_flops;    /* sgemm rate, FLOP a second */
+    double peak_flops;    /* sgemm rate, FLOP a second; 0: not measured yet */
+    double opened;        /* fv_now() when fv_train was called */
+    double first_step;    /* seconds from then to the end of the first step of this process; 0 before it */
     double began;         /* fv_now() at the first step of this process */
     double last_report;   /* fv_now() of the last progress */
     double spent;         /* seconds in steps, this process */
@@ -42,6 +44,9 @@ typedef struct fv_run {
  * fv_run_close whatever the status. */
 fv_status fv_run_open(fv_run *run, fv_context *ctx, const fv_config *given, const fv_train_options *options);
 void fv_run_close(fv_run *run);
+
+/* Bytes that measuring the peak will need beside those of the model and its passes. */
+size_t fv_run_peak_bytes(const fv_run *run);
 
 /* Steps to the end. */
 fv_status fv_run_steps(fv_run *run);

@@ -7,6 +7,7 @@ s/^(> +kernel set +).*/\1NAME/
 s/^(> +gemm +).*/\1NAME/
 s/^(> +threads +)[0-9]+$/\1N/
 s/(it can run:).*/\1 NAMES/
+s/(the first after) [0-9.]+ s/\1 X s/
 # Training: what depends on rounding.
 s/(loss|accuracy|perplexity|bits per token) [0-9.]+( %)?/\1 X\2/g
 s/^(> (model|empirical)) [-0-9. %]+$/\1 X/

@@ -66,7 +66,8 @@ t 'favor train --data p.fasta --task mlm --causal --out no $small'
 check 'train --json is one object' "favor train --data p.fasta --out json $small --steps 3 --json | python3 -c '
 import json, sys
 row = json.load(sys.stdin)
-assert row[\"steps\"] == 3 and row[\"parameters\"] > 0 and row[\"valid\"][\"tokens\"] > 0'"
+assert row[\"steps\"] == 3 and row[\"parameters\"] > 0 and row[\"valid\"][\"tokens\"] > 0
+assert 0 < row[\"first_step_seconds\"] < row[\"seconds\"]'"
 check 'a reader that leaves ends the generation' '
     favor train --data p.fasta --task lm --positions none --out endless $small --steps 3 &&
     (favor generate endless -n 1000000000 --top-k 1 --prompt L; echo $? >code) | head -c 10 && test $(cat code) = 4'
