@@ -1,6 +1,6 @@
 /* kernelized.c: memory, exponents and the pieces that forward, backward, step and weights share. The
  * mathematics stands in kernelized.h. */
-#include "attention/kernelized.h"
+#include "attention/kernelized_window.h"
 #include "features/hadamard.h"
 #include "features/projection.h"
 #include <float.h>
@@ -109,6 +109,7 @@ void fv_kz_carve(fv_kz_call *call, fv_arena *arena, bool backward)
     call->prepared = FV_PUSH(arena, float, call->H * call->prepared_floats);
     call->slots = FV_PUSH(arena, int64_t, call->layout->sequences + 1);
     fv_kz_fft_carve(call, arena, backward);
+    fv_kz_window_carve(call, arena, backward);
     fv_arena one = fv_arena_measure();
     (void)carve_work(call, &one, backward);
     call->work_bytes = one.used;
@@ -315,12 +316,22 @@ void fv_kz_state_load(const fv_kz_call *call, fv_kz_state *state, const float *f
     state->tokens = tokens;
 }
 
+void fv_kz_state_copy(const fv_kz_call *call, const fv_kz_state *from, int64_t n, fv_kz_state *to)
+{
+    const fv_kernels *kr = call->kr;
+    kr->copy_rows(1, n * call->dv, from->S, n * call->dv, to->S, n * call->dv);
+    kr->copy_rows(1, n, from->z, n, to->z, n);
+    kr->copy_rows(1, n, from->e, n, to->e, n);
+    to->tokens = from->tokens;
+    to->decayed = from->decayed;
+}
+
 /* ---- keys --------------------------------------------------------------------------------------------- */
 
-void fv_kz_rescale(const fv_kz_call *call, fv_kz_state *state, const float *factor)
+void fv_kz_rescale(const fv_kz_call *call, fv_kz_state *state, int64_t n, const float *factor)
 {
-    call->kr->scale_rows(call->r, call->dv, factor, state->S, call->dv, 0, state->S, call->dv);
-    call->kr->mul(call->r, state->z, factor, state->z);
+    call->kr->scale_rows(n, call->dv, factor, state->S, call->dv, 0, state->S, call->dv);
+    call->kr->mul(n, state->z, factor, state->z);
 }
 
 /* The first key whose features passed the limit ends the chunk: features of it and all after it become 0.
@@ -359,7 +370,7 @@ int64_t fv_kz_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, i
         fv_kz_begin_wide(call, h, w, begin);
         fv_kz_logits(call, h, w, &rows, w->k, w->c, NULL, w->bias);
     }
-    fv_kz_raise(call, w, w->k, w->bias[0]);
+    fv_kz_raise(call, &w->state, call->r, w->k, w->bias[0], w->factor);
     float largest = call->kr->exp2_rows(n, call->r, w->k, call->r, w->bias, w->state.e);
     int64_t taken = largest <= (float)FV_KZ_LIMIT ? n : fv_kz_cut(call, w, n);
     if (fv_kz_has_coefficients(call, w))
@@ -367,21 +378,21 @@ int64_t fv_kz_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, i
     return taken;
 }
 
+void fv_kz_state_add(const fv_kz_call *call, fv_kz_state *state, int64_t r, int64_t n, const float *phi,
+                     const float *w, const float *x, int64_t ldx)
+{
+    call->kr->gemm('T', 'N', r, call->dv, n, 1.0f, phi, call->r, x, ldx, 1.0f, state->S, call->dv);
+    call->kr->add_col_sums(n, r, w, phi, call->r, state->z);
+}
+
 void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
-    const fv_kernels *kr = call->kr;
-    fv_kz_state *state = &w->state;
-    kr->gemm('T', 'N', call->r, call->dv, n, 1.0f, w->k, call->r, h->v + begin * call->ldv, call->ldv, 1.0f,
-             state->S, call->dv);
-    kr->add_col_sums(n, call->r, NULL, w->k, call->r, state->z);
-    state->tokens += n;
-    if (call->decaying) {
+    fv_kz_state_add(call, &w->state, call->r, n, w->k, NULL, h->v + begin * call->ldv, call->ldv);
+    w->state.tokens += n;
+    if (call->decaying)
         fv_kz_fade_leave(call, w, n);
-        return;
-    }
-    /* Signed sums may cancel and say nothing about range; keys exceed their exponents by 2^LIMIT at most. */
-    if (fv_kz_logs(call, w) && !call->op->mechanism->map->mixed)
-        fv_kz_lower(call, w);
+    else if (fv_kz_lowers(call, w))
+        fv_kz_lower(call, &w->state, call->r, w->factor);
 }
 
 void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t width, int64_t next,

@@ -146,18 +146,19 @@ typedef struct fv_kz_call {
     int64_t ldq, ldk, ldv, ldy; /* floats from token to token */
     float *prepared;            /* [H][prepared_floats]: the map's inputs as it wants them */
     int64_t prepared_floats, statistics_floats;
-    fv_map_params map;     /* what all heads share */
-    bool plain;            /* the map is: features at their true scale */
-    bool biased;           /* position bias kernel */
-    bool decaying;         /* gate or decay */
-    bool fade_gradient;    /* backward: somebody wants the gradient of gate or decay */
-    bool by_head;          /* backward: one task a key head, for gradients of inputs */
-    struct fv_kz_fft *fft; /* position bias by transforms; NULL: all in tiles */
-    int64_t *steps;        /* [sequences+1] 0, 1, 2 ...: the layout of a step; first in scratch */
-    int64_t *slots;        /* [sequences+1]: first saved state of each sequence */
-    float *saved;          /* states, fv_kz_state_floats each, [slot][H] */
-    int64_t *wide_from;    /* [sequences][H] in front of them, for plain maps that may turn wide: wide.from */
-    char *work;            /* [threads] blocks of work_bytes */
+    fv_map_params map;           /* what all heads share */
+    bool plain;                  /* the map is: features at their true scale */
+    bool biased;                 /* position bias kernel */
+    bool decaying;               /* gate or decay */
+    bool fade_gradient;          /* backward: somebody wants the gradient of gate or decay */
+    bool by_head;                /* backward: one task a key head, for gradients of inputs */
+    struct fv_kz_fft *fft;       /* position bias by transforms; NULL: all in tiles */
+    struct fv_kz_window *window; /* several threads on one head; NULL: one */
+    int64_t *steps;              /* [sequences+1] 0, 1, 2 ...: the layout of a step; first in scratch */
+    int64_t *slots;              /* [sequences+1]: first saved state of each sequence */
+    float *saved;                /* states, fv_kz_state_floats each, [slot][H] */
+    int64_t *wide_from; /* [sequences][H] in front of them, for plain maps that may turn wide: wide.from */
+    char *work;         /* [threads] blocks of work_bytes */
     size_t work_bytes;
 } fv_kz_call;
 
@@ -193,6 +194,8 @@ int64_t fv_kz_state_floats(const fv_kz_call *call);
 void fv_kz_state_save(const fv_kz_call *call, const fv_kz_state *state, float *to);
 void fv_kz_state_load(const fv_kz_call *call, fv_kz_state *state, const float *from, int64_t tokens);
 void fv_kz_state_clear(const fv_kz_call *call, fv_kz_state *state);
+/* The first n features. */
+void fv_kz_state_copy(const fv_kz_call *call, const fv_kz_state *from, int64_t n, fv_kz_state *to);
 /* Whether the features in hand are logarithms, and whether they have coefficients. */
 static inline bool fv_kz_logs(const fv_kz_call *call, const fv_kz_work *w)
 {
@@ -213,16 +216,19 @@ float fv_kz_key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
                          int64_t n);
 /* Which keys stay: zeroes features of the first of n keys above 2^LIMIT, and of all after it. */
 int64_t fv_kz_cut(const fv_kz_call *call, fv_kz_work *w, int64_t n);
-/* Multiplies row f of S and z_f by factor[f]. */
-void fv_kz_rescale(const fv_kz_call *call, fv_kz_state *state, const float *factor);
+/* Multiplies row f of S and z_f by factor[f], f < n. */
+void fv_kz_rescale(const fv_kz_call *call, fv_kz_state *state, int64_t n, const float *factor);
 /* Features of queries [begin, begin+n) into w->q against the state's exponents; w->top and w->bias hold their
  * scale. */
 void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
 /* The same, and w->den = q z; returns how many rows, from the first, are moderate (kernelized_wide.c). */
 int64_t fv_kz_query_sums(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
                          int64_t n);
-/* S += k^T v, z += sum k over the first n keys in w->k; then z_f is brought back to [1, 2) where it grew
- * large. */
+/* S += phi^T x, z += phi^T w over n rows with r features phi (rows of call->r); w NULL: 1. The bits of an element depend on those of
+ * its feature alone. */
+void fv_kz_state_add(const fv_kz_call *call, fv_kz_state *state, int64_t r, int64_t n, const float *phi,
+                     const float *w, const float *x, int64_t ldx);
+/* S += k^T v, z += sum k with the first n keys in w->k; then z_f is brought back to [1, 2) where it grew large. */
 void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
 /* Brings the next C rows of x, from row `next` on and before `end`, on their way while this chunk is worked on: rows of one
  * head lie far apart, where the processor does not foresee them. */
@@ -237,10 +243,16 @@ void fv_kz_scores(const fv_kz_call *call, fv_kz_work *w, int64_t n);
 
 /* The exponent for a feature of this logarithm: a finite whole number not below it; `other` for a NaN. */
 float fv_kz_exponent(float log2_feature, float other);
-/* Raises the state's exponents to those of the chunk's first key, whose log2-features are u + bias. */
-void fv_kz_raise(const fv_kz_call *call, fv_kz_work *w, const float *u, float bias);
-/* Brings z_f that grew beyond 2^20 back to [1/2, 1). */
-void fv_kz_lower(const fv_kz_call *call, fv_kz_work *w);
+/* Raises the exponents of a state of n features to those of the chunk's first key, whose log2-features are u + bias. factor [n]: room. */
+void fv_kz_raise(const fv_kz_call *call, fv_kz_state *state, int64_t n, const float *u, float bias,
+                 float *factor);
+/* Whether states are lowered: signed sums may cancel and say nothing about range; keys exceed their exponents by 2^LIMIT at most. */
+static inline bool fv_kz_lowers(const fv_kz_call *call, const fv_kz_work *w)
+{
+    return fv_kz_logs(call, w) && !call->op->mechanism->map->mixed;
+}
+/* Brings z_f that grew beyond 2^20 back to [1/2, 1), f < n. factor [n]: room. */
+void fv_kz_lower(const fv_kz_call *call, fv_kz_state *state, int64_t n, float *factor);
 /* Multiplies the state by 2^lambda, and brings z_f to [1/2, 1]; of maps of both signs, whose z_f may cancel, the factor is what
  * exponents take: they stay near the largest key's. */
 void fv_kz_settle(const fv_kz_call *call, fv_kz_work *w, double lambda);
@@ -272,7 +284,18 @@ void fv_kz_wide_back(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w,
 
 /* ---- kernelized_forward.c ---- */
 
-/* y rows [begin, begin+n) of queries that see all of the state and nothing else. */
+/* Tokens of the chunk or tile that begins at token `begin` and ends before `end`. */
+int64_t fv_kz_chunk_tokens(const fv_kz_call *call, int64_t begin, int64_t end);
+/* Keeps the state that enters token t for backward, if t stands between segments. */
+void fv_kz_save_between(const fv_kz_call *call, const fv_kz_head *h, int64_t t, const fv_kz_state *state);
+/* y rows of n causal tokens whose keys' features, of which `taken` count, are in w->k; returns how many of these rows, from the first,
+ * are moderate: only they hold. */
+int64_t fv_kz_chunk_outputs(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
+                            int64_t n, int64_t taken);
+/* y rows [begin, begin+n) of queries that see all of the state and nothing else, if they are moderate; returns how many are, from the
+ * first. */
+int64_t fv_kz_read_rows(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
+/* The same with wide features where they have to be. */
 void fv_kz_read(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
 
 /* ---- kernelized_stream.c ---- */
@@ -338,7 +361,20 @@ void fv_kz_fft_park(const fv_kz_call *call, fv_kz_work *w, int64_t row, int64_t 
 void fv_kz_fft_forward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
 void fv_kz_fft_backward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w);
 
-/* kernelized_backward.c: x [n][r], log2-features of rows, become their powers as the products have them. */
+/* ---- kernelized_backward.c ---- */
+
+/* Gradients of rows [begin, begin+n): dq, and w->q, g, rho, a and p of them, from the state that enters. */
+void fv_kz_back_rows(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
+/* Gradients of keys and values [begin, begin+n) whose features stand in w->k, from w->grad of the state that leaves, and of causal
+ * ones from what back_rows left. */
+void fv_kz_back_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
+/* Makes n features of a state's gradient relative to the exponents e, and to the state 2^fade before. Where they are 0 (nothing is seen
+ * of that feature behind), the factor may be any but infinite. factor [n]: room. */
+void fv_kz_move_gradient(const fv_kz_call *call, fv_kz_state *grad, int64_t n, const float *e, double fade,
+                         float *factor);
+/* Whether it ever has to be. */
+bool fv_kz_gradient_moves(const fv_kz_call *call, const fv_kz_work *w);
+/* x [n][r], log2-features of rows, become their powers as the products have them. */
 void fv_kz_row_powers(const fv_kz_call *call, fv_kz_work *w, const fv_rows *rows, float *x);
 /* Takes w->t = dL/dphi of rows whose features are phi [n][r] back to them and to inputs. */
 void fv_kz_through_map(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const fv_rows *rows,

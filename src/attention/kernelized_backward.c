@@ -19,7 +19,7 @@
  * each segment is walked forward once more into a ring of entering states. Cut chunks (kernelized.h) may make
  * a segment longer than the ring; then its tail is done first and the walk repeated up to there.
  */
-#include "attention/kernelized.h"
+#include "attention/kernelized_window.h"
 #include <math.h>
 
 /* One chunk as the ring remembers it. */
@@ -114,14 +114,6 @@ static void key_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
     fv_kz_through_map(call, h, w, &rows, w->k, h->dk != NULL ? h->dk + begin * call->ldk : NULL);
 }
 
-/* G += q^T g, c += q^T rho */
-static void state_gradient(const fv_kz_call *call, fv_kz_work *w, int64_t n)
-{
-    const fv_kernels *kr = call->kr;
-    kr->gemm('T', 'N', call->r, call->dv, n, 1.0f, w->q, call->r, w->g, call->dv, 1.0f, w->grad.S, call->dv);
-    kr->add_col_sums(n, call->r, w->rho, w->q, call->r, w->grad.z);
-}
-
 /* w->t = V G^T + 1 c^T */
 static void key_term_of_state(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
                               int64_t n)
@@ -150,20 +142,28 @@ static void value_gradient(const fv_kz_call *call, const fv_kz_head *h, fv_kz_wo
     }
 }
 
-/* Makes G and c relative to the exponents `e`. Where they are 0 (nothing is seen of that feature behind), the factor may be any but
- * infinite. Where the operator decays, also relative to the state before the chunk's last n - 1 factors and that of the token
- * behind. */
-static void move_gradient(const fv_kz_call *call, fv_kz_work *w, const float *e, int64_t n)
+void fv_kz_move_gradient(const fv_kz_call *call, fv_kz_state *grad, int64_t n, const float *e, double fade,
+                         float *factor)
 {
     const fv_kernels *kr = call->kr;
-    if (call->plain && !call->decaying && w->wide.from == FV_KZ_NEVER)
-        return;
+    for (int64_t f = 0; f < n; f++)
+        factor[f] = (float)exp2(FV_MIN((double)(e[f] - grad->e[f]) + fade, 126.0));
+    fv_kz_rescale(call, grad, n, factor);
+    kr->copy_rows(1, n, e, n, grad->e, n);
+}
+
+bool fv_kz_gradient_moves(const fv_kz_call *call, const fv_kz_work *w)
+{
+    return !call->plain || call->decaying || w->wide.from != FV_KZ_NEVER;
+}
+
+/* Makes G and c relative to the chunk's exponents, and where the operator decays to the state before the chunk's last n - 1 factors
+ * and that of the token behind. */
+static void move_gradient(const fv_kz_call *call, fv_kz_work *w, int64_t n)
+{
     double fade = call->decaying ? w->fade.lambda[n - 1] + w->fade.carry : 0;
-    for (int64_t f = 0; f < call->r; f++)
-        w->factor[f] = (float)exp2(FV_MIN((double)(e[f] - w->grad.e[f]) + fade, 126.0));
-    kr->scale_rows(call->r, call->dv, w->factor, w->grad.S, call->dv, 0, w->grad.S, call->dv);
-    kr->mul(call->r, w->grad.z, w->factor, w->grad.z);
-    kr->copy_rows(1, call->r, e, call->r, w->grad.e, call->r);
+    if (fv_kz_gradient_moves(call, w))
+        fv_kz_move_gradient(call, &w->grad, call->r, w->state.e, fade, w->factor);
 }
 
 /* P = tril(g V^T), and w->sums += rows of A . P */
@@ -238,42 +238,58 @@ static void fade_dots(const fv_kz_call *call, fv_kz_work *w, int64_t n, const fl
 static void leave_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const entry *chunk)
 {
     double through = call->fade_gradient ? fv_kz_state_product(call, w, &w->state, &w->grad) : 0;
-    state_gradient(call, w, chunk->n);
+    fv_kz_state_add(call, &w->grad, call->r, chunk->n, w->q, w->rho, w->g, call->dv);
     if (call->fade_gradient)
         fv_kz_fade_gradient(call, h, w, chunk->begin, chunk->n, &chunk->state, chunk->shift, through);
     w->fade.carry = w->fade.first;
 }
 
-static void causal_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const entry *chunk)
+void fv_kz_back_rows(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     const fv_kernels *kr = call->kr;
-    int64_t r = call->r, n = chunk->n, begin = chunk->begin;
-    fv_kz_state running = w->state;
-    float *keys = w->k;
-    enter_chunk(call, h, w, chunk);
-    move_gradient(call, w, w->state.e, n);
+    const bool diagonal = call->op->options.causal != 0;
+    int64_t r = call->r;
     fv_kz_queries(call, h, w, begin, n);
     kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
-    fv_kz_scores(call, w, n);
+    if (diagonal)
+        fv_kz_scores(call, w, n);
     fv_kz_normalise(call, w, n);
     scaled_dy(call, h, w, begin, n);
     query_term_of_state(call, w, n);
-    diagonal_products(call, h, w, begin, n);
+    if (diagonal)
+        diagonal_products(call, h, w, begin, n);
     make_rho(w, n);
     kr->add_outer(n, r, w->rho, w->state.z, w->t, r);
     fade_dots(call, w, n, w->q, w->fade.seen);
-    add_query_diagonal(call, w, n);
+    if (diagonal)
+        add_query_diagonal(call, w, n);
     query_gradient(call, h, w, begin, n);
+}
+
+void fv_kz_back_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+{
+    const bool diagonal = call->op->options.causal != 0;
     key_term_of_state(call, h, w, begin, n);
     fade_dots(call, w, n, w->k, w->fade.left);
-    add_key_diagonal(call, w, n);
+    if (diagonal)
+        add_key_diagonal(call, w, n);
     fade_dots(call, w, n, w->k, w->fade.pull);
     if (call->fade_gradient) {
         fv_kz_fade_unseen(call, h, w, begin, n);
-        kr->straddle_dots(n, n, w->a, call->C, w->p, call->C, w->fade.pairs);
+        call->kr->straddle_dots(n, n, w->a, call->C, w->p, call->C, w->fade.pairs);
     }
     key_gradient(call, h, w, begin, n);
-    value_gradient(call, h, w, begin, n, true);
+    value_gradient(call, h, w, begin, n, diagonal);
+}
+
+static void causal_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, const entry *chunk)
+{
+    fv_kz_state running = w->state;
+    float *keys = w->k;
+    enter_chunk(call, h, w, chunk);
+    move_gradient(call, w, chunk->n);
+    fv_kz_back_rows(call, h, w, chunk->begin, chunk->n);
+    fv_kz_back_keys(call, h, w, chunk->begin, chunk->n);
     leave_chunk(call, h, w, chunk);
     w->state = running;
     w->k = keys;
@@ -318,25 +334,43 @@ static int64_t walk_segment(const fv_kz_call *call, const fv_kz_head *h, fv_kz_w
     return count;
 }
 
-static void causal_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+/* The state that enters segment s. */
+static void enter_segment(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t s)
 {
-    int64_t segment = call->C * FV_KZ_SEGMENT, floats = fv_kz_state_floats(call);
+    int64_t floats = fv_kz_state_floats(call), slot = call->slots[h->sequence] + s - 1;
+    if (s == 0)
+        fv_kz_state_clear(call, &w->state);
+    else
+        fv_kz_state_load(call, &w->state, call->saved + (slot * call->H + h->head) * floats,
+                         s * call->C * FV_KZ_SEGMENT);
+}
+
+static void back_segment(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t s,
+                         int64_t segment_end)
+{
+    int64_t first = s * call->C * FV_KZ_SEGMENT;
     entry ring[FV_KZ_SEGMENT];
-    for (int64_t s = (h->nk + segment - 1) / segment - 1; s >= 0; s--) {
-        int64_t first = s * segment, segment_end = FV_MIN(first + segment, h->nk);
-        for (int64_t end = segment_end; end > first;) {
-            if (s == 0)
-                fv_kz_state_clear(call, &w->state);
-            else
-                fv_kz_state_load(
-                    call, &w->state,
-                    call->saved + ((call->slots[h->sequence] + s - 1) * call->H + h->head) * floats, first);
-            int64_t count = walk_segment(call, h, w, first, end, segment_end, ring);
-            for (int64_t i = count - 1; i >= 0 && i >= count - FV_KZ_SEGMENT; i--) {
-                causal_chunk(call, h, w, &ring[i % FV_KZ_SEGMENT]);
-                end = ring[i % FV_KZ_SEGMENT].begin;
-            }
+    for (int64_t end = segment_end; end > first;) {
+        enter_segment(call, h, w, s);
+        int64_t count = walk_segment(call, h, w, first, end, segment_end, ring);
+        for (int64_t i = count - 1; i >= 0 && i >= count - FV_KZ_SEGMENT; i--) {
+            causal_chunk(call, h, w, &ring[i % FV_KZ_SEGMENT]);
+            end = ring[i % FV_KZ_SEGMENT].begin;
         }
+    }
+}
+
+static void causal_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, bool windows)
+{
+    int64_t segment = call->C * FV_KZ_SEGMENT;
+    int64_t most = windows ? fv_kz_window_segments(call) : 1;
+    for (int64_t last = (h->nk + segment - 1) / segment, first; last > 0; last = first) {
+        first = FV_MAX(last - most, 0);
+        enter_segment(call, h, w, first);
+        if (windows && fv_kz_window_back_causal(call, h, w, first * segment, FV_MIN(last * segment, h->nk)))
+            continue;
+        for (int64_t s = last - 1; s >= first; s--)
+            back_segment(call, h, w, s, FV_MIN((s + 1) * segment, h->nk));
     }
 }
 
@@ -358,23 +392,19 @@ static void final_state(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work 
         fv_kz_begin_wide(call, h, w, 0);
 }
 
-static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, bool windows)
 {
-    const fv_kernels *kr = call->kr;
     final_state(call, h, w);
+    if (windows) {
+        fv_kz_window_back(call, h, w);
+        return;
+    }
     for (int64_t t = 0; t < h->nq; t += call->C) {
         int64_t n = FV_MIN(call->C, h->nq - t);
-        fv_kz_queries(call, h, w, t, n);
         fv_kz_fetch(call, h->q, call->ldq, call->d, t + n, h->nq);
         fv_kz_fetch(call, h->dy, call->ldy, call->dv, t + n, h->nq);
-        kr->row_dots(n, call->r, 1.0f, w->q, call->r, w->state.z, 0, 0.0f, w->den);
-        fv_kz_normalise(call, w, n);
-        scaled_dy(call, h, w, t, n);
-        query_term_of_state(call, w, n);
-        make_rho(w, n);
-        kr->add_outer(n, call->r, w->rho, w->state.z, w->t, call->r);
-        query_gradient(call, h, w, t, n);
-        state_gradient(call, w, n);
+        fv_kz_back_rows(call, h, w, t, n);
+        fv_kz_state_add(call, &w->grad, call->r, n, w->q, w->rho, w->g, call->dv);
     }
     for (int64_t t = 0; t < h->nk; t += call->C) {
         int64_t n = FV_MIN(call->C, h->nk - t);
@@ -382,14 +412,12 @@ static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_k
         (void)fv_kz_key_features(call, h, w, t, n);
         fv_kz_fetch(call, h->k, call->ldk, call->d, t + n, h->nk);
         fv_kz_fetch(call, h->v, call->ldv, call->dv, t + n, h->nk);
-        key_term_of_state(call, h, w, t, n);
-        key_gradient(call, h, w, t, n);
-        value_gradient(call, h, w, t, n, false);
+        fv_kz_back_keys(call, h, w, t, n);
     }
 }
 
 /* A key/value head of a sequence: its query heads add into the same dk and dv, in order. */
-static void backward_heads(const fv_kz_call *call, fv_kz_work *w, int64_t sequence, int64_t kv)
+static void backward_heads(const fv_kz_call *call, fv_kz_work *w, int64_t sequence, int64_t kv, bool windows)
 {
     int64_t group = call->H / call->G;
     for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
@@ -404,9 +432,9 @@ static void backward_heads(const fv_kz_call *call, fv_kz_work *w, int64_t sequen
         if (call->biased)
             fv_kz_bias_backward(call, &h, w);
         else if (call->op->options.causal)
-            causal_head(call, &h, w);
+            causal_head(call, &h, w, windows);
         else
-            bidirectional_head(call, &h, w);
+            bidirectional_head(call, &h, w, windows);
         if (h.map.d_input[FV_INPUT_DECAY] != NULL)
             *h.map.d_input[FV_INPUT_DECAY] += (float)w->fade.sum_decay;
     }
@@ -418,12 +446,21 @@ static void backward_task(void *arg, int64_t index, int worker)
 {
     const fv_kz_call *call = arg;
     fv_kz_work w = fv_kz_worker(call, worker, true);
-    if (!call->by_head) {
-        backward_heads(call, &w, index / call->G, index % call->G);
+    if (!call->by_head && fv_kz_in_windows(call, index / call->G, call->G))
         return;
-    }
-    for (int64_t s = 0; s < call->layout->sequences; s++)
-        backward_heads(call, &w, s, index);
+    if (!call->by_head)
+        backward_heads(call, &w, index / call->G, index % call->G, false);
+    for (int64_t s = 0; call->by_head && s < call->layout->sequences; s++)
+        backward_heads(call, &w, s, index, false);
+}
+
+/* The sequences that are left to windows. */
+static void backward_windows(const fv_kz_call *call)
+{
+    fv_kz_work w = fv_kz_worker(call, 0, true);
+    for (int64_t i = 0; i < call->layout->sequences * call->G; i++)
+        if (fv_kz_in_windows(call, i / call->G, call->G))
+            backward_heads(call, &w, i / call->G, i % call->G, true);
 }
 
 fv_status fv_kz_backward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
@@ -435,6 +472,8 @@ fv_status fv_kz_backward(const fv_attention *op, const fv_layout *layout, const 
     fv_kz_begin(&call, op, layout, false, io, grad, (void *)(uintptr_t)saved, scratch);
     fv_kz_fft_begin(&call);
     fv_parallel(op->ctx, (call.by_head ? 1 : layout->sequences) * call.G, backward_task, &call);
+    if (!call.by_head)
+        backward_windows(&call);
     fv_kz_fft_end(&call);
     return FV_OK;
 }

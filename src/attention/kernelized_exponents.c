@@ -8,36 +8,35 @@ float fv_kz_exponent(float log2_feature, float other)
     return isnan(log2_feature) ? other : FV_MIN(FV_MAX(ceilf(log2_feature), -FLT_MAX), FLT_MAX);
 }
 
-void fv_kz_raise(const fv_kz_call *call, fv_kz_work *w, const float *u, float bias)
+void fv_kz_raise(const fv_kz_call *call, fv_kz_state *state, int64_t n, const float *u, float bias,
+                 float *factor)
 {
-    fv_kz_state *state = &w->state;
     bool changed = false;
-    for (int64_t f = 0; f < call->r; f++) {
+    for (int64_t f = 0; f < n; f++) {
         float old = state->e[f], first = fv_kz_exponent(u[f] + bias, old);
         float raised = state->tokens == 0 ? first : FV_MAX(old, first);
-        w->factor[f] = raised == old ? 1.0f : exp2f(old - raised);
+        factor[f] = raised == old ? 1.0f : exp2f(old - raised);
         state->e[f] = raised;
         changed |= raised != old;
     }
     if (changed && state->tokens > 0)
-        fv_kz_rescale(call, state, w->factor);
+        fv_kz_rescale(call, state, n, factor);
 }
 
-void fv_kz_lower(const fv_kz_call *call, fv_kz_work *w)
+void fv_kz_lower(const fv_kz_call *call, fv_kz_state *state, int64_t n, float *factor)
 {
-    fv_kz_state *state = &w->state;
     bool grown = false;
-    for (int64_t f = 0; f < call->r; f++) {
+    for (int64_t f = 0; f < n; f++) {
         int exponent = 0;
         if (state->z[f] > 0x1p20f && state->z[f] <= FLT_MAX)
             (void)frexpf(state->z[f], &exponent);
         float old = state->e[f];
         state->e[f] = old + (float)exponent; /* rounded beyond 2^24: the difference is what was added */
-        w->factor[f] = exponent == 0 ? 1.0f : exp2f(old - state->e[f]);
+        factor[f] = exponent == 0 ? 1.0f : exp2f(old - state->e[f]);
         grown |= exponent != 0;
     }
     if (grown)
-        fv_kz_rescale(call, state, w->factor);
+        fv_kz_rescale(call, state, n, factor);
 }
 
 void fv_kz_settle(const fv_kz_call *call, fv_kz_work *w, double lambda)
@@ -52,7 +51,7 @@ void fv_kz_settle(const fv_kz_call *call, fv_kz_work *w, double lambda)
         /* Beyond 2^24 it rounds, as a logarithm of that size does. Nothing seen yet: any key is larger. */
         state->e[f] = size == 0.0f ? -FLT_MAX : state->e[f] + shift;
     }
-    fv_kz_rescale(call, state, w->factor);
+    fv_kz_rescale(call, state, call->r, w->factor);
 }
 
 bool fv_kz_row_is_empty(const fv_kernels *kr, int64_t dv, const float *S, float z)

@@ -1,5 +1,5 @@
 /* kernelized_forward.c: outputs of kernelized attention, causal in chunks, bidirectional in two sweeps. */
-#include "attention/kernelized.h"
+#include "attention/kernelized_window.h"
 
 /* Adds what non-finite entries of value row j give the rows that see it. w->v holds the values without them.
  */
@@ -34,62 +34,75 @@ static void add_diagonal(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
             add_poison(call, w, v + j * ldv, j, n, y);
 }
 
-/* Keys, queries and scores of n causal tokens at most; returns how many of them make a chunk. */
-static int64_t chunk_scores(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
-                            int64_t n)
+/* Keys, queries and outputs of n causal tokens at most; returns how many of them make a chunk. */
+static int64_t try_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
-    int64_t r = call->r, taken = fv_kz_keys(call, h, w, begin, n);
+    int64_t taken = fv_kz_keys(call, h, w, begin, n);
     fv_kz_fetch(call, h->k, call->ldk, call->d, begin + taken, h->nk);
     fv_kz_fetch(call, h->v, call->ldv, call->dv, begin + taken, h->nk);
+    return fv_kz_chunk_outputs(call, h, w, begin, n, taken);
+}
+
+int64_t fv_kz_chunk_outputs(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
+                            int64_t n, int64_t taken)
+{
+    const fv_kernels *kr = call->kr;
+    int64_t r = call->r, dv = call->dv;
+    float *y = h->y + begin * call->ldy;
     /* All n rows go through the products, whatever was taken: equal shapes give equal bits. */
     fv_kz_queries(call, h, w, begin, n);
     fv_kz_fetch(call, h->q, call->ldq, call->d, begin + taken, h->nk);
-    call->kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
+    kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
     fv_kz_scores(call, w, n);
-    return fv_kz_moderate_rows(call, w, taken);
+    taken = fv_kz_moderate_rows(call, w, taken);
+    if (taken == 0)
+        return 0;
+    fv_kz_normalise(call, w, n);
+    kr->gemm('N', 'N', n, dv, r, 1.0f, w->q, r, w->state.S, dv, 0.0f, y, call->ldy);
+    add_diagonal(call, h, w, begin, n);
+    kr->scale_rows(taken, dv, w->inv, y, call->ldy, 0, y, call->ldy);
+    return taken;
 }
 
 /* One chunk of n causal tokens at most; returns how many it took. */
 static int64_t causal_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin,
                             int64_t n)
 {
-    const fv_kernels *kr = call->kr;
-    int64_t r = call->r, dv = call->dv;
-    float *y = h->y + begin * call->ldy;
-    int64_t taken = chunk_scores(call, h, w, begin, n);
+    int64_t taken = try_chunk(call, h, w, begin, n);
     if (taken == 0) {
         fv_kz_begin_wide(call, h, w, begin);
-        taken = chunk_scores(call, h, w, begin, n);
+        taken = try_chunk(call, h, w, begin, n);
     }
-    fv_kz_normalise(call, w, n);
-    kr->gemm('N', 'N', n, dv, r, 1.0f, w->q, r, w->state.S, dv, 0.0f, y, call->ldy);
-    add_diagonal(call, h, w, begin, n);
-    kr->scale_rows(taken, dv, w->inv, y, call->ldy, 0, y, call->ldy);
     fv_kz_absorb(call, h, w, begin, taken);
     return taken;
 }
 
-static void causal_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+int64_t fv_kz_chunk_tokens(const fv_kz_call *call, int64_t begin, int64_t end)
 {
-    int64_t segment = call->C * FV_KZ_SEGMENT, floats = fv_kz_state_floats(call);
-    for (int64_t t = 0; t < h->nk;) {
-        if (t > 0 && t % segment == 0 && call->saved != NULL) {
-            int64_t slot = call->slots[h->sequence] + t / segment - 1;
-            fv_kz_state_save(call, &w->state, call->saved + (slot * call->H + h->head) * floats);
-        }
-        int64_t left = FV_MIN(h->nk - t, segment - t % segment);
-        t += causal_chunk(call, h, w, t, FV_MIN(call->C, left));
-    }
+    int64_t segment = call->C * FV_KZ_SEGMENT;
+    if (call->op->options.causal)
+        end = FV_MIN(end, (begin / segment + 1) * segment);
+    return FV_MIN(call->C, end - begin);
 }
 
-static void copy_state(const fv_kz_call *call, const fv_kz_state *from, fv_kz_state *to)
+void fv_kz_save_between(const fv_kz_call *call, const fv_kz_head *h, int64_t t, const fv_kz_state *state)
 {
-    int64_t r = call->r, floats = r * call->dv;
-    call->kr->copy_rows(1, floats, from->S, floats, to->S, floats);
-    call->kr->copy_rows(1, r, from->z, r, to->z, r);
-    call->kr->copy_rows(1, r, from->e, r, to->e, r);
-    to->tokens = from->tokens;
-    to->decayed = from->decayed;
+    int64_t segment = call->C * FV_KZ_SEGMENT, floats = fv_kz_state_floats(call);
+    if (call->saved == NULL || t == 0 || t % segment != 0)
+        return;
+    int64_t slot = call->slots[h->sequence] + t / segment - 1;
+    fv_kz_state_save(call, state, call->saved + (slot * call->H + h->head) * floats);
+}
+
+static void causal_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, bool windows)
+{
+    for (int64_t t = 0, done; t < h->nk; t += done) {
+        done = windows ? fv_kz_window_forward(call, h, w, t) : 0;
+        if (done > 0)
+            continue;
+        fv_kz_save_between(call, h, t, &w->state);
+        done = causal_chunk(call, h, w, t, fv_kz_chunk_tokens(call, t, h->nk));
+    }
 }
 
 /* Reading leaves every bit of a bidirectional state: from here on the worker has a state of its own. */
@@ -97,47 +110,64 @@ static void stay_out_of_stream(const fv_kz_call *call, fv_kz_work *w)
 {
     if (call->io->state == NULL || call->op->options.causal)
         return;
-    copy_state(call, &w->state, &w->own);
+    fv_kz_state_copy(call, &w->state, call->r, &w->own);
     w->state = w->own;
 }
 
-void fv_kz_read(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
+int64_t fv_kz_read_rows(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     const fv_kernels *kr = call->kr;
     const fv_kz_state *state = &w->state;
     int64_t r = call->r, dv = call->dv;
     float *y = h->y + begin * call->ldy;
-    if (fv_kz_query_sums(call, h, w, begin, n) < n) {
-        stay_out_of_stream(call, w);
-        fv_kz_begin_wide(call, h, w, begin);
-        (void)fv_kz_query_sums(call, h, w, begin, n);
-    }
+    int64_t moderate = fv_kz_query_sums(call, h, w, begin, n);
+    if (moderate < n)
+        return moderate;
     fv_kz_fetch(call, h->q, call->ldq, call->d, begin + n, h->nq);
     fv_kz_normalise(call, w, n);
     if (n == 1) {
         kr->gemv('T', r, dv, w->inv[0], state->S, dv, w->q, 0.0f, y);
-        return;
+        return n;
     }
     kr->gemm('N', 'N', n, dv, r, 1.0f, w->q, r, state->S, dv, 0.0f, y, call->ldy);
     kr->scale_rows(n, dv, w->inv, y, call->ldy, 0, y, call->ldy);
+    return n;
 }
 
-static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
+void fv_kz_read(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
-    for (int64_t t = 0; t < h->nk;) {
-        int64_t taken = fv_kz_keys(call, h, w, t, FV_MIN(call->C, h->nk - t));
+    if (fv_kz_read_rows(call, h, w, begin, n) == n)
+        return;
+    stay_out_of_stream(call, w);
+    fv_kz_begin_wide(call, h, w, begin);
+    (void)fv_kz_read_rows(call, h, w, begin, n);
+}
+
+static void absorb_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, bool windows)
+{
+    for (int64_t t = 0, taken; t < h->nk; t += taken) {
+        taken = windows ? fv_kz_window_forward(call, h, w, t) : 0;
+        if (taken > 0)
+            continue;
+        taken = fv_kz_keys(call, h, w, t, fv_kz_chunk_tokens(call, t, h->nk));
         fv_kz_fetch(call, h->k, call->ldk, call->d, t + taken, h->nk);
         fv_kz_fetch(call, h->v, call->ldv, call->dv, t + taken, h->nk);
         fv_kz_absorb(call, h, w, t, taken);
-        t += taken;
     }
+}
+
+static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, bool windows)
+{
+    absorb_keys(call, h, w, windows);
     if (call->saved != NULL && fv_kz_slot_count(call, h->nk) > 0) {
         int64_t slot = call->slots[h->sequence] * call->H + h->head;
         fv_kz_state_save(call, &w->state, call->saved + slot * fv_kz_state_floats(call));
     }
-    for (int64_t t = 0; t < h->nq; t += call->C) {
-        int64_t n = FV_MIN(call->C, h->nq - t);
-        fv_kz_read(call, h, w, t, n);
+    for (int64_t t = 0, n; t < h->nq; t += n) {
+        t = windows ? fv_kz_window_read(call, h, w, t) : t;
+        n = FV_MIN(call->C, h->nq - t);
+        if (n > 0)
+            fv_kz_read(call, h, w, t, n);
     }
 }
 
@@ -155,9 +185,9 @@ static void stream_state(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
     fv_state_view view = stream_view(call, h);
     fv_kz_state in_stream = fv_kz_state_at(call, &view, h->head);
     if (store)
-        copy_state(call, &w->state, &in_stream);
+        fv_kz_state_copy(call, &w->state, call->r, &in_stream);
     else
-        copy_state(call, &in_stream, &w->state);
+        fv_kz_state_copy(call, &in_stream, call->r, &w->state);
     if (store && view.decayed != NULL)
         view.decayed[h->head] = in_stream.decayed;
 }
@@ -181,9 +211,9 @@ static void enter_state(const fv_kz_call *call, fv_kz_head *h, fv_kz_work *w)
     h->first_k = w->state.tokens;
 }
 
-static void forward_task(void *arg, int64_t index, int worker)
+/* windows: on all threads, otherwise on the caller's. */
+static void forward_head(const fv_kz_call *call, int64_t index, int worker, bool windows)
 {
-    const fv_kz_call *call = arg;
     fv_kz_work w = fv_kz_worker(call, worker, false);
     fv_kz_head h = fv_kz_head_of(call, index / call->H, index % call->H);
     fv_kz_take_on(call, &h, &w);
@@ -194,14 +224,21 @@ static void forward_task(void *arg, int64_t index, int worker)
     enter_state(call, &h, &w);
     fv_kz_start(call, &h, &w);
     if (call->op->options.causal) {
-        causal_head(call, &h, &w);
+        causal_head(call, &h, &w, windows);
         if (call->io->state != NULL)
             stream_state(call, &h, &w, true);
     } else {
-        bidirectional_head(call, &h, &w);
+        bidirectional_head(call, &h, &w, windows);
     }
     if (call->wide_from != NULL)
         call->wide_from[index] = w.wide.from;
+}
+
+static void forward_task(void *arg, int64_t index, int worker)
+{
+    const fv_kz_call *call = arg;
+    if (!fv_kz_in_windows(call, index / call->H, call->H))
+        forward_head(call, index, worker, false);
 }
 
 fv_status fv_kz_forward(const fv_attention *op, const fv_layout *layout, const fv_attention_io *io,
@@ -212,6 +249,9 @@ fv_status fv_kz_forward(const fv_attention *op, const fv_layout *layout, const f
     fv_kz_begin(&call, op, layout, false, io, NULL, saved, scratch);
     fv_kz_fft_begin(&call);
     fv_parallel(op->ctx, layout->sequences * call.H, forward_task, &call);
+    for (int64_t i = 0; i < layout->sequences * call.H; i++)
+        if (fv_kz_in_windows(&call, i / call.H, call.H))
+            forward_head(&call, i, 0, true);
     for (int64_t s = 0; io->state != NULL && s < layout->sequences; s++) {
         fv_kz_state_header *header = (void *)((char *)io->state + (size_t)s * fv_kz_state_bytes(op, 0));
         header->tokens += fv_layout_keys(layout)[s + 1] - fv_layout_keys(layout)[s];
