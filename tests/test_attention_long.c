@@ -59,11 +59,13 @@ static void same(const problem *a, const problem *b)
 
 static const int thread_counts[] = {2, 3, 8, 20}; /* 20: windows of several segments */
 
-/* Every kind, one head, on all numbers of threads, against one. */
-static void all_kinds(const variant *like, unsigned trait)
+/* Every kind, on all numbers of threads, against one. */
+static void all_kinds_in(const char *dtype, const variant *like, unsigned trait)
 {
     for (int i = 0; i < FV_COUNT(thread_counts); i++) {
         fv_context *one = problem_context(NULL, 1), *many = problem_context(NULL, thread_counts[i]);
+        assert_int_equal(fv_context_set_dtype(one, dtype), FV_OK);
+        assert_int_equal(fv_context_set_dtype(many, dtype), FV_OK);
         for (int kind = kind_next(-1); kind < fv_attention_kind_count(); kind = kind_next(kind)) {
             variant v = *like;
             v.kind = kind;
@@ -82,7 +84,7 @@ static void all_kinds(const variant *like, unsigned trait)
 static void both_directions(variant v)
 {
     for (v.causal = 0; v.causal < 2; v.causal++)
-        all_kinds(&v, 0);
+        all_kinds_in("f32", &v, 0);
 }
 
 static void one_head(void **state)
@@ -90,6 +92,15 @@ static void one_head(void **state)
     (void)state;
     const int64_t length = LONG;
     both_directions((variant){.heads = 1, .kv_heads = 1, .sequences = 1, .queries = &length});
+}
+
+static void in_bf16(void **state)
+{
+    (void)state;
+    const int64_t length = LONG;
+    variant v = {.heads = 1, .kv_heads = 1, .sequences = 1, .queries = &length};
+    for (v.causal = 0; v.causal < 2; v.causal++)
+        all_kinds_in("bf16", &v, 0);
 }
 
 static void three_heads_on_one(void **state)
@@ -103,8 +114,8 @@ static void more_queries(void **state)
 {
     (void)state;
     const int64_t queries = LONG, keys = 141;
-    all_kinds(&(variant){.heads = 1, .kv_heads = 1, .sequences = 1, .queries = &queries, .keys = &keys},
-              KIND_CROSS);
+    variant v = {.heads = 1, .kv_heads = 1, .sequences = 1, .queries = &queries, .keys = &keys};
+    all_kinds_in("f32", &v, KIND_CROSS);
 }
 
 static void scale_tokens(float *x, int64_t row, int64_t first, int64_t n, float factor)
@@ -241,9 +252,9 @@ static void who_takes_windows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_head),     cmocka_unit_test(three_heads_on_one),
-        cmocka_unit_test(more_queries), cmocka_unit_test(stirred),
-        cmocka_unit_test(streams),      cmocka_unit_test(who_takes_windows),
+        cmocka_unit_test(one_head),          cmocka_unit_test(in_bf16), cmocka_unit_test(three_heads_on_one),
+        cmocka_unit_test(more_queries),      cmocka_unit_test(stirred), cmocka_unit_test(streams),
+        cmocka_unit_test(who_takes_windows),
     };
     return cmocka_run_group_tests_name("attention_long", tests, setup, teardown);
 }
