@@ -29,6 +29,23 @@
 /* The largest tile edge that fv_attention_options.chunk can ask for: beyond it tiles only leave the cache. */
 #define MAX_ROWS 1024
 
+/* Query rows of a task of forward, in blocks: many share the dense copy of a tile of keys, a tenth of what one block
+ * costs; fewer where threads would be left with nothing, or causal ones with the shorter half. No sum depends on it. */
+enum { GROUP_BLOCKS = 8, TASKS_A_THREAD = 4 };
+
+static int64_t group_rows(const fv_attention *op, const fv_layout *layout, int64_t rows)
+{
+    const int64_t *offsets = layout->offsets_q;
+    for (int64_t blocks = GROUP_BLOCKS; blocks > 1; blocks /= 2) {
+        int64_t tasks = 0, group = blocks * rows;
+        for (int64_t s = 0; s < layout->sequences; s++)
+            tasks += (offsets[s + 1] - offsets[s] + group - 1) / group * op->options.heads;
+        if (tasks >= (int64_t)op->ctx->threads * TASKS_A_THREAD)
+            return group;
+    }
+    return rows;
+}
+
 /* Measured on AVX-512: 128 rows keep the scores of a tile in the second-level cache while the products run at
  * full rate. Rows never exceed the longest sequence; a step takes the query heads of one key head as rows. */
 static fv_exact_tiles cut(const fv_attention *op, const fv_layout *layout, int64_t rows, int64_t keys)
@@ -41,7 +58,7 @@ static fv_exact_tiles cut(const fv_attention *op, const fv_layout *layout, int64
         keys = 2 * rows;
     }
     rows = FV_MAX(FV_MIN(rows, longest), op->options.heads / op->options.kv_heads);
-    return (fv_exact_tiles){rows, FV_MAX(keys, rows), FV_MIN(8 * rows, longest)};
+    return (fv_exact_tiles){rows, FV_MAX(keys, rows), FV_MIN(group_rows(op, layout, rows), longest)};
 }
 
 fv_exact_tiles fv_exact_forward_tiles(const fv_attention *op, const fv_layout *layout)

@@ -6,7 +6,8 @@
 #include "attention/softmax.h"
 
 /* Edges of the tiles that the attention matrix is cut into, by shape alone. A task of forward takes `group`
- * query rows, several tiles, so that they share the dense copy of a tile of keys. */
+ * query rows, several tiles, so that they share the dense copy of a tile of keys; how many goes by the number of
+ * threads too, and changes no bit. */
 typedef struct fv_exact_tiles {
     int64_t rows, keys, group;
 } fv_exact_tiles;
