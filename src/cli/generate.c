@@ -1,5 +1,5 @@
-/* cli/generate.c: `favor generate`: samples from a causal model token by token, at constant cost a token. Encoder-decoders:
- * translate.c. */
+/* cli/generate.c: `favor generate`: the command, and one text that a causal model continues token by token, at constant cost
+ * a token, in a stream that may come from a file and be kept in one. Texts of files and translations: generate_texts.c. */
 #include "generate.h"
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,7 @@ static const cli_option options[] = {
      .help = "text to continue (none: begin a new sequence), or to translate"},
     {.name = "input",
      .type = CLI_FILES,
-     .help = "files of texts to translate, plain or gzip: a line for each"},
+     .help = "files of texts to continue or to translate, plain or gzip: a line for each"},
     {.name = "reader", .key = "reader", .fallback = "tsv"},
     {.name = "tokens",
      .letter = 'n',
@@ -54,7 +54,7 @@ static const cli_option options[] = {
 static const cli_group own = {"Generation", options, CLI_COUNT(options)};
 static const cli_group *const groups[] = {&own, &cli_common_group, NULL};
 
-/* ---- the model and its stream -------------------------------------------------------------------------- */
+/* ---- the model and its positions -------------------------------------------------------------------------- */
 
 static fv_status check_causal(const generation *g, const char *directory)
 {
@@ -72,24 +72,23 @@ static fv_status check_causal(const generation *g, const char *directory)
         directory);
 }
 
-static fv_status check_continues(const generation *g, const char *directory)
-{
-    CLI_TRY(check_causal(g, directory));
-    if (cli_given(g->args, "input") || cli_given(g->args, "reader"))
-        return cli_fail(
-            FV_ERR_USAGE,
-            "generate: %s continues a text, given with --prompt; --input and --reader are for models "
-            "that translate (--task translate)",
-            directory);
-    return FV_OK;
-}
-
 int64_t generate_positions(const generation *g)
 {
     const fv_config *config = fv_model_config(g->model);
     bool none = strcmp(fv_config_text(config, "position_embedding_type"), "none") == 0;
     return none ? -1 : fv_config_int(config, "max_position_embeddings");
 }
+
+/* ---- one text ------------------------------------------------------------------------------------ */
+
+typedef struct single {
+    generation *g;
+    fv_stream *stream;
+    float *logits;  /* [vocabulary], after the last token fed */
+    int64_t tokens; /* to draw at most */
+    json_t *ids;    /* --json: the tokens drawn; else NULL, and they are printed as they come */
+    bool ended;     /* the last one was the end of the sequence */
+} single;
 
 /* Positions end somewhere; a longer request is cut there, not failed half-way. */
 static int64_t limit_tokens(const generation *g, int64_t used, int64_t tokens)
@@ -116,28 +115,26 @@ static fv_status state_tokens(const generation *g, const char *path, int64_t *to
     return status;
 }
 
-fv_status generate_open(generation *g, int64_t capacity)
+static fv_status open_stream(single *s)
 {
-    CLI_TRY(fv_stream_create(&g->stream, g->model, capacity));
-    g->logits = fv_alloc(g->ctx, (size_t)g->tokenizer->size * sizeof *g->logits);
-    return g->logits != NULL ? FV_OK : FV_ERR_RESOURCE;
-}
-
-static fv_status open_stream(generation *g)
-{
+    const generation *g = s->g;
     const char *prompt = cli_text(g->args, "prompt"), *state = cli_text(g->args, "state-in");
     int64_t used = 1;
     if (state != NULL)
         CLI_TRY(state_tokens(g, state, &used));
     used += prompt != NULL ? (int64_t)strlen(prompt) : 0;
-    g->tokens = limit_tokens(g, used, g->tokens);
-    CLI_TRY(generate_open(g, used + g->tokens));
-    return state != NULL ? fv_stream_load(g->stream, state) : FV_OK;
+    s->tokens = limit_tokens(g, used, g->tokens);
+    CLI_TRY(fv_stream_create(&s->stream, g->model, used + s->tokens));
+    s->logits = fv_alloc(g->ctx, (size_t)g->tokenizer->size * sizeof *s->logits);
+    if (s->logits == NULL)
+        return FV_ERR_RESOURCE;
+    return state != NULL ? fv_stream_load(s->stream, state) : FV_OK;
 }
 
 /* Feeds the token that begins a sequence, unless one is being continued, and the prompt. */
-static fv_status feed_prompt(generation *g, int32_t *ids)
+static fv_status feed_prompt(const single *s, int32_t *ids)
 {
+    const generation *g = s->g;
     const char *prompt = cli_text(g->args, "prompt");
     int64_t count = 0, unknown = 0;
     if (!cli_given(g->args, "state-in"))
@@ -149,55 +146,51 @@ static fv_status feed_prompt(generation *g, int32_t *ids)
     }
     if (unknown > 0)
         cli_note("generate: unknown letters in the prompt, read as X: %lld", (long long)unknown);
-    return fv_stream_feed(g->stream, ids, count, g->logits);
+    return fv_stream_feed(s->stream, ids, count, s->logits);
 }
 
-static fv_status begin_stream(generation *g)
+static fv_status begin_stream(single *s)
 {
+    const generation *g = s->g;
     const char *prompt = cli_text(g->args, "prompt");
-    CLI_TRY(open_stream(g));
+    CLI_TRY(open_stream(s));
     int32_t *ids = fv_alloc(g->ctx, (1 + (prompt != NULL ? strlen(prompt) : 0)) * sizeof *ids);
     if (ids == NULL)
         return FV_ERR_RESOURCE;
-    fv_status status = feed_prompt(g, ids);
+    fv_status status = feed_prompt(s, ids);
     fv_free(g->ctx, ids);
     return status;
 }
 
-/* ---- tokens -------------------------------------------------------------------------------------- */
-
 /* Prints a token at once, or keeps it for --json. */
-static void put_token(generation *g, int32_t token)
+static void put_token(const single *s, int32_t token)
 {
-    if (g->ids != NULL) {
-        json_array_append_new(g->ids, json_integer(token));
+    if (s->ids != NULL) {
+        json_array_append_new(s->ids, json_integer(token));
         return;
     }
-    int letter = fv_tokenizer_letter(g->tokenizer, token);
+    int letter = fv_tokenizer_letter(s->g->tokenizer, token);
     if (letter >= 0)
         putchar(letter);
     cli_flush();
 }
 
-fv_status generate_draw(generation *g, int64_t *drawn)
+/* Draws and puts tokens behind those fed. Every token drawn is fed, so that a saved state holds them all. */
+static fv_status draw(single *s, int64_t *drawn)
 {
-    fv_sampling sampling;
-    g->ended = false;
-    fv_sampling_init(&sampling);
-    sampling.temperature = cli_real(g->args, "temperature");
-    sampling.top_k = cli_int(g->args, "top-k");
-    sampling.top_p = cli_real(g->args, "top-p");
-    sampling.seed = (uint64_t)cli_int(g->args, "seed");
-    for (*drawn = 0; *drawn < g->tokens && !ferror(stdout);) {
+    const generation *g = s->g;
+    s->ended = false;
+    for (*drawn = 0; *drawn < s->tokens && !ferror(stdout);) {
         int32_t token;
         if (cli_signal() != 0)
             return FV_STOPPED;
-        CLI_TRY(fv_sample(g->ctx, g->tokenizer, &sampling, fv_stream_tokens(g->stream), g->logits, &token));
-        g->ended = token == g->tokenizer->end;
-        if (g->ended)
+        CLI_TRY(
+            fv_sample(g->ctx, g->tokenizer, &g->sampling, fv_stream_tokens(s->stream), s->logits, &token));
+        s->ended = token == g->tokenizer->end;
+        if (s->ended)
             break;
-        put_token(g, token);
-        CLI_TRY(fv_stream_feed(g->stream, &token, 1, g->logits));
+        put_token(s, token);
+        CLI_TRY(fv_stream_feed(s->stream, &token, 1, s->logits));
         (*drawn)++;
     }
     return FV_OK;
@@ -216,50 +209,58 @@ static json_t *text_json(const char *text, size_t length)
     return string != NULL ? string : json_null();
 }
 
-json_t *generate_row(const generation *g, const char *prompt, int64_t prompt_length)
+json_t *generate_row(const generation *g, const char *prompt, int64_t prompt_length, json_t *ids, bool ended)
 {
-    size_t count = json_array_size(g->ids), length = 0;
+    size_t count = json_array_size(ids), length = 0;
     char *text = fv_alloc(g->ctx, count + 1);
-    if (text == NULL)
-        return NULL;
-    for (size_t i = 0; i < count; i++) {
-        int32_t id = (int32_t)json_integer_value(json_array_get(g->ids, i));
+    for (size_t i = 0; text != NULL && i < count; i++) {
+        int32_t id = (int32_t)json_integer_value(json_array_get(ids, i));
         int letter = fv_tokenizer_letter(g->tokenizer, id);
         if (letter >= 0)
             text[length++] = (char)letter;
     }
-    json_t *row = json_pack("{s:o, s:o, s:O, s:b}", "prompt", text_json(prompt, (size_t)prompt_length),
-                            "text", text_json(text, length), "ids", g->ids, "ended", g->ended);
+    json_t *row = NULL;
+    if (text != NULL)
+        row = json_pack("{s:o, s:o, s:O, s:b}", "prompt", text_json(prompt, (size_t)prompt_length), "text",
+                        text_json(text, length), "ids", ids, "ended", ended);
     fv_free(g->ctx, text);
+    json_decref(ids);
     return row;
 }
 
-static fv_status print_json(const generation *g)
+static fv_status continue_text(single *s)
 {
+    const generation *g = s->g;
     const char *prompt = cli_given(g->args, "prompt") ? cli_text(g->args, "prompt") : "";
-    return cli_json_print(generate_row(g, prompt, (int64_t)strlen(prompt)));
-}
-
-static fv_status generate(generation *g)
-{
     int64_t drawn;
-    CLI_TRY(begin_stream(g));
+    CLI_TRY(begin_stream(s));
     if (cli_flag(g->args, "json"))
-        g->ids = json_array();
-    if (g->ids == NULL && cli_flag(g->args, "echo") && cli_text(g->args, "prompt") != NULL)
-        fputs(cli_text(g->args, "prompt"), stdout);
+        s->ids = json_array();
+    else if (cli_flag(g->args, "echo"))
+        fputs(prompt, stdout);
     double begin = cli_now();
-    fv_status status = generate_draw(g, &drawn);
-    if (g->ids == NULL && (status == FV_OK || status == FV_STOPPED || drawn > 0))
+    fv_status status = draw(s, &drawn);
+    if (s->ids == NULL && (status == FV_OK || status == FV_STOPPED || drawn > 0))
         putchar('\n');
     cli_flush();
     generate_tell(cli_now() - begin, drawn);
     if (status != FV_OK && status != FV_STOPPED)
         return status;
     if (cli_given(g->args, "state-out"))
-        CLI_TRY(fv_stream_save(g->stream, cli_text(g->args, "state-out")));
-    if (g->ids != NULL)
-        CLI_TRY(print_json(g));
+        CLI_TRY(fv_stream_save(s->stream, cli_text(g->args, "state-out")));
+    if (s->ids != NULL)
+        CLI_TRY(
+            cli_json_print(generate_row(g, prompt, (int64_t)strlen(prompt), json_incref(s->ids), s->ended)));
+    return status;
+}
+
+static fv_status generate(generation *g)
+{
+    single s = {.g = g};
+    fv_status status = continue_text(&s);
+    json_decref(s.ids);
+    fv_free(g->ctx, s.logits);
+    fv_stream_destroy(s.stream);
     return status;
 }
 
@@ -268,21 +269,24 @@ static fv_status generate(generation *g)
 static fv_status load_and_generate(generation *g)
 {
     CLI_TRY(cli_run_model(&g->model, g->ctx, g->args));
-    bool translates = fv_config_bool(fv_model_config(g->model), "is_encoder_decoder");
-    if (!translates)
-        CLI_TRY(check_continues(g, cli_operand(g->args, 0)));
+    g->translates = fv_config_bool(fv_model_config(g->model), "is_encoder_decoder");
+    if (!g->translates)
+        CLI_TRY(check_causal(g, cli_operand(g->args, 0)));
     g->tokenizer = fv_model_tokenizer(g->model);
     cli_signals_catch();
-    return translates ? generate_translations(g) : generate(g);
+    bool texts = g->translates || cli_given(g->args, "input") || cli_given(g->args, "reader");
+    return texts ? generate_all(g) : generate(g);
 }
 
 static fv_status run(fv_context *ctx, const cli_args *args)
 {
     generation g = {.ctx = ctx, .args = args, .tokens = cli_int(args, "tokens")};
+    fv_sampling_init(&g.sampling);
+    g.sampling.temperature = cli_real(args, "temperature");
+    g.sampling.top_k = cli_int(args, "top-k");
+    g.sampling.top_p = cli_real(args, "top-p");
+    g.sampling.seed = (uint64_t)cli_int(args, "seed");
     fv_status status = load_and_generate(&g);
-    json_decref(g.ids);
-    fv_free(ctx, g.logits);
-    fv_stream_destroy(g.stream);
     fv_model_destroy(g.model);
     return status;
 }
@@ -300,14 +304,16 @@ const cli_command cli_generate = {
         "is exact. What was generated from a seed, stopped and continued with --state-in is what one run "
         "would "
         "have given.\n\n"
-        "A model that translates takes one source with --prompt, or the records of files with --input, and "
-        "writes a "
-        "line for each: of lines with columns the first is the source, a second, as in the training data, is "
-        "not "
-        "looked at. The encoder reads a source once. What a source becomes does not depend on the others, "
-        "sampled "
-        "or not.",
+        "Texts of files come with --input: each is continued, or translated, and a line is written for each, "
+        "in "
+        "their order. Up to 32 go through the model together, as many as a quarter of the memory holds; what "
+        "a text becomes does "
+        "not depend on the others, sampled or not: it is what --prompt gives. Of lines with columns the "
+        "first is the text; "
+        "a second, as in the training data, is not looked at. A model that translates has its encoder read a "
+        "source once.",
     .examples = "favor generate runs/lm --prompt MKTAYIAKQR -n 200 --temperature 0.8 --seed 7\n"
+                "favor generate runs/lm --input prompts.txt -n 50 --echo\n"
                 "favor generate runs/translate --input test.tsv --temperature 0 --json",
     .groups = groups,
     .run = run,

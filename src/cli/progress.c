@@ -38,7 +38,7 @@ typedef struct unit_words {
 static const unit_words units[] = {
     {"step", "steps", "tokens"}, {"batch", "batches", "tokens"},  {"byte", "bytes", "bytes"},
     {"draw", "draws", "draws"},  {"token", "tokens", "tokens"},   {"row", "rows", "rows"},
-    {"line", "lines", NULL},     {"source", "sources", "tokens"},
+    {"line", "lines", NULL},     {"source", "sources", "tokens"}, {"text", "texts", "tokens"},
 };
 
 static unit_words words_of(const char *unit)

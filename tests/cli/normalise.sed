@@ -12,7 +12,7 @@ s/(the first after) [0-9.]+ s/\1 X s/
 s/(loss|accuracy|perplexity|bits per token) [0-9.]+( %)?/\1 X\2/g
 s/^(> (model|empirical)) [-0-9. %]+$/\1 X/
 # Progress comes when it comes.
-/^! (train|scan|evaluate|approx|bench|attend) [0-9]+/d
+/^! (train|scan|evaluate|approx|bench|attend|generate|translate) [0-9]+/d
 s/(fingerprint|this one has) [0-9a-f]{16}/\1 F/g
 # A state names every setting, of which there will be more.
 s/\([0-9]+ bytes needed\)/(N bytes needed)/
