@@ -178,15 +178,15 @@ static step_result step_of(fv_model *model, const fv_batch *batch)
 }
 
 /* Threads change no bit; neither does running layers again, with what enters them from the encoder. */
-static void test_bits(void **state)
+static void check_bits(const char *dtype)
 {
-    (void)state;
     for (int i = 0; i < FV_COUNT(cases); i++) {
         tiny_batch b;
         step_result r[3];
         fill(&cases[i], &b, 4);
         for (int k = 0; k < 3; k++) {
             fv_context *ctx = tiny_context(k < 2 ? k + 1 : 1);
+            OK(fv_context_set_dtype(ctx, dtype));
             fv_model *model = tiny_model(ctx, cases[i].settings);
             model->tape.keep_all = k == 2 && !model->shape.reversible;
             r[k] = step_of(model, &b.batch);
@@ -200,6 +200,13 @@ static void test_bits(void **state)
         for (int k = 0; k < 3; k++)
             free(r[k].gradient);
     }
+}
+
+static void test_bits(void **state)
+{
+    (void)state;
+    check_bits("f32");
+    check_bits("bf16");
 }
 
 /* Reversible decoders run again from their outputs and from the memory, which is kept. */

@@ -108,9 +108,8 @@ static void test_packed(void **state)
     fv_context_destroy(ctx);
 }
 
-static void test_threads(void **state)
+static void check_threads(const char *dtype)
 {
-    (void)state;
     static const int64_t long_lengths[] = {64, 1, 63, 64, 64, 64, 50};
     tiny_batch b;
     tiny_batch_fill(&b, 4, 0.5, FV_COUNT(long_lengths), long_lengths);
@@ -121,6 +120,7 @@ static void test_threads(void **state)
         size_t bytes = 0;
         for (int k = 0; k < 3; k++) {
             fv_context *ctx = tiny_context(k + 1);
+            OK(fv_context_set_dtype(ctx, dtype));
             fv_model *model = tiny_model(ctx, models[i]);
             OK(fv_model_train_batch(model, &b.batch, 0.01f, 3, 1, 0, &loss[k], &correct[k]));
             bytes = (size_t)fv_model_parameters(model) * sizeof(float);
@@ -139,13 +139,20 @@ static void test_threads(void **state)
     }
 }
 
-/* Two micro-batches add up to the batch of both: every gradient is a sum over tokens, taken in another order.
- * Each sum has at most 4 * 41 rows of products; a relative error of a few hundred eps of the largest entry of
- * the tensor covers it. */
-static void test_accumulation(void **state)
+static void test_threads(void **state)
 {
     (void)state;
+    check_threads("f32");
+    check_threads("bf16");
+}
+
+/* Two micro-batches add up to the batch of both: every gradient is a sum over tokens, taken in another order.
+ * Each sum has at most 4 * 41 rows of products; a relative error of a few hundred eps of the largest entry of
+ * the tensor covers it; in bf16 too, which rounds elements alone. */
+static void check_accumulation(const char *dtype)
+{
     fv_context *ctx = tiny_context(2);
+    OK(fv_context_set_dtype(ctx, dtype));
     for (int i = 0; i < FV_COUNT(models); i++) {
         if (models[i] == dropping || models[i] == recomputed) /* another place in the batch, another mask */
             continue;
@@ -178,6 +185,13 @@ static void test_accumulation(void **state)
         fv_model_destroy(model);
     }
     fv_context_destroy(ctx);
+}
+
+static void test_accumulation(void **state)
+{
+    (void)state;
+    check_accumulation("f32");
+    check_accumulation("bf16");
 }
 
 static void test_evaluate(void **state)

@@ -38,10 +38,10 @@ static const int64_t lengths[] = {13, 1, 22, 5};
 
 /* ---- cost ---------------------------------------------------------------------------------------- */
 
-static void test_measured_bytes(void **state)
+static void check_measured(const char *dtype)
 {
-    (void)state;
     fv_context *ctx = tiny_context(2);
+    OK(fv_context_set_dtype(ctx, dtype));
     for (int i = 0; i < FV_COUNT(models); i++) {
         fv_config *config = tiny_config(ctx, models[i]);
         size_t before = fv_context_bytes(ctx);
@@ -76,6 +76,13 @@ static void test_measured_bytes(void **state)
         fv_config_destroy(config);
     }
     fv_context_destroy(ctx);
+}
+
+static void test_measured_bytes(void **state)
+{
+    (void)state;
+    check_measured("f32");
+    check_measured("bf16");
 }
 
 /* 2 FLOP a multiply-add of every matrix, attention by its own rule. */

@@ -94,8 +94,9 @@ FV_API const char *fv_context_message(const fv_context *ctx);
 FV_API int fv_context_threads(const fv_context *ctx);
 
 /* The number format of the factors of matrix products in attention and models: "f32", as a new context has it, or "bf16": factors are
- * rounded to bf16 where a product reads them, and summed in float. Arrays, states, normalisers, softmax, normalisation, positions
- * and the optimizer stay in float; steps of a model's streams read its parameters in bf16. Results carry bf16's 8 bits;
+ * rounded to bf16 where a product reads them, and summed in float, and what a model keeps from forward to backward is bf16, so that
+ * training takes little more than half the memory for activations. Parameters, gradients, states, normalisers, softmax, statistics,
+ * positions and the optimizer stay in float; steps of a model's streams read its parameters in bf16. Results carry bf16's 8 bits;
  * the time of products halves or better where the processor multiplies bf16 (kernel set avx512_bf16), and grows a little
  * elsewhere. Not while anything runs on the context. FV_ERR_USAGE for another name. */
 FV_API fv_status fv_context_set_dtype(fv_context *ctx, const char *dtype);

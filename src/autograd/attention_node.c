@@ -238,12 +238,13 @@ static float *added_gradient(fv_tape *tape, int value)
     return gradient;
 }
 
-/* The block of qkv becomes that of its gradient. */
+/* The block of qkv that backward reads becomes that of its gradient. */
 static float *in_place_gradient(fv_tape *tape, int value)
 {
     fv_value *v = fv_tape_value(tape, value);
-    v->gradient = v->data;
-    v->data = (fv_block){0};
+    fv_block *read = v->rounded.bytes > 0 ? &v->rounded : &v->data;
+    v->gradient = *read;
+    *read = (fv_block){0};
     return fv_tape_block(tape, v->gradient);
 }
 
@@ -259,7 +260,7 @@ static void bind_gradients(const fv_tape *tape, const fv_attention_part *part, c
 
 /* Gradients of the inputs of the node, [0] and [1]. */
 typedef struct gradients {
-    const float *data[2];
+    const float *data[2], *y; /* y NULL: backward does not read it */
     float *of[2];
     bool in_place;
 } gradients;
@@ -271,7 +272,7 @@ static fv_status attend_back(fv_tape *tape, const fv_node *node, int which, cons
     const fv_attention_part *part = &node->as.attention.call.parts[which];
     const fv_value *out = fv_tape_value(tape, node->output);
     arrays a = split(node, g->data[0], g->data[1]), d = split(node, g->of[0], g->of[1]);
-    fv_attention_io io = make_io(tape, node, which, &a, fv_tape_block(tape, out->data));
+    fv_attention_io io = make_io(tape, node, which, &a, (float *)(uintptr_t)g->y);
     fv_attention_io back = make_io(tape, node, which, &d, fv_tape_block(tape, out->gradient));
     fv_attention_grad grad = {.dy = back.y,
                               .dq = (float *)(uintptr_t)back.q,
@@ -309,7 +310,9 @@ static void attention_backward(fv_tape *tape, fv_node *node)
     const fv_value *qkv = fv_tape_value(tape, node->input[0]);
     gradients g = {.in_place = node->as.attention.whole.in_place_ok && !node->as.attention.cross &&
                                qkv->gradient.bytes == 0 && !qkv->held};
-    g.data[0] = fv_tape_data(tape, node->input[0]);
+    if (node->op->reads_output)
+        g.y = fv_tape_read(tape, node->output);
+    g.data[0] = fv_tape_read(tape, node->input[0]);
     if (node->input[1] >= 0) {
         g.data[1] = fv_tape_read(tape, node->input[1]);
         g.of[1] = added_gradient(tape, node->input[1]);
@@ -336,12 +339,14 @@ static double attention_flop(const fv_tape *tape, const fv_node *node)
 /* The backward of kernelised kinds does not read the output. */
 static const fv_op op_kernelized = {.name = "attention",
                                     .reads = 3,
+                                    .halves = 3,
                                     .saves = true,
                                     .forward = attention_forward,
                                     .backward = attention_backward,
                                     .flop = attention_flop};
 static const fv_op op_attention = {.name = "attention",
                                    .reads = 3,
+                                   .halves = 3,
                                    .reads_output = true,
                                    .saves = true,
                                    .forward = attention_forward,

@@ -14,6 +14,7 @@ typedef struct activation_row {
     void (*forward)(const fv_kernels *k, int64_t n, int64_t c, const float *x, const float *bias, float *pre,
                     float *y);
     void (*backward)(const fv_kernels *k, int64_t n, const float *pre, const float *dy, float *dx);
+    bool halves; /* the pre-activation may be bf16 */
 } activation_row;
 
 static void plain(const fv_kernels *k, int64_t n, int64_t c, const float *x, const float *bias, float *pre,
@@ -75,9 +76,9 @@ static void sigmoid_back(const fv_kernels *k, int64_t n, const float *pre, const
     }
 }
 
-/* ORDER as fv_activation */
+/* ORDER as fv_activation. Gates stay floats, as exponents do, since a state multiplies many of them; they are few. */
 static const activation_row activations[] = {
-    {plain, NULL}, {gelu, gelu_back}, {relu, relu_back}, {sigmoid, sigmoid_back}};
+    {plain, NULL, false}, {gelu, gelu_back, true}, {relu, relu_back, true}, {sigmoid, sigmoid_back, false}};
 
 /* ---- forward ------------------------------------------------------------------------------------------- */
 
@@ -85,7 +86,9 @@ typedef struct finish {
     const activation_row *activation;
     const float *bias;
     float *y;
-    bool keep; /* leave u in c */
+    bool keep;      /* leave u in c */
+    bool rounds;    /* u to bf16 */
+    uint16_t *half; /* ... and keep it here (without an activation, y); NULL: not */
 } finish;
 
 static void finish_tile(const fv_kernels *kernels, const fv_product *p, int64_t row, int64_t rows,
@@ -94,23 +97,44 @@ static void finish_tile(const fv_kernels *kernels, const fv_product *p, int64_t 
     const finish *f = p->finish_arg;
     const float *bias = f->bias != NULL ? f->bias + col : NULL;
     for (int64_t i = row; i < row + rows; i++) {
-        float *u = p->c + i * p->ldc + col;
-        f->activation->forward(kernels, 1, cols, u, bias, f->keep ? u : NULL, f->y + i * p->ldc + col);
+        int64_t at = i * p->ldc + col;
+        float *u = p->c + at;
+        if (f->rounds) {
+            plain(kernels, 1, cols, u, bias, NULL, u);
+            fv_round(kernels, cols, u, f->half != NULL ? f->half + at : NULL, u);
+        }
+        f->activation->forward(kernels, 1, cols, u, f->rounds ? NULL : bias, f->keep ? u : NULL, f->y + at);
     }
+}
+
+static bool saves_half(const fv_tape *tape, const fv_node *node)
+{
+    return fv_tape_halving(tape) && activations[node->as.linear.activation].halves;
+}
+
+/* u is kept in its own block as floats, or, rounded, in bf16 while y takes its place. */
+static finish make_finish(fv_tape *tape, fv_node *node)
+{
+    bool half = saves_half(tape, node);
+    finish f = {.activation = &activations[node->as.linear.activation],
+                .bias = fv_tape_parameter(tape, node->as.linear.bias),
+                .y = fv_tape_output(tape, node),
+                .rounds = half || fv_tape_halves(tape, node->output)};
+    if (tape->saving && node->as.linear.activation != FV_ACTIVATION_NONE) {
+        node->saved = fv_tape_take_of(tape, node->output, half ? sizeof(uint16_t) : sizeof(float));
+        f.half = half ? fv_tape_half_block(tape, node->saved) : NULL;
+        f.keep = !half;
+    } else {
+        f.half = fv_tape_keep(tape, node->output);
+    }
+    return f;
 }
 
 static void linear_forward(fv_tape *tape, fv_node *node)
 {
     const fv_value *x = fv_tape_value(tape, node->input[0]), *out = fv_tape_value(tape, node->output);
-    bool keep = tape->saving && node->as.linear.activation != FV_ACTIVATION_NONE;
-    float *y = fv_tape_output(tape, node), *u = y;
-    if (keep) {
-        node->saved = fv_tape_take_bytes(tape, out->data.bytes);
-        u = fv_tape_block(tape, node->saved);
-    }
-    finish f = {&activations[node->as.linear.activation], fv_tape_parameter(tape, node->as.linear.bias), y,
-                keep};
-    bool finishes = node->as.linear.bias >= 0 || node->as.linear.activation != FV_ACTIVATION_NONE;
+    finish f = make_finish(tape, node);
+    bool finishes = f.rounds || node->as.linear.bias >= 0 || node->as.linear.activation != FV_ACTIVATION_NONE;
     fv_product product = {
         .ta = 'N',
         .tb = 'T',
@@ -122,7 +146,7 @@ static void linear_forward(fv_tape *tape, fv_node *node)
         .b = fv_tape_parameter(tape, node->as.linear.weight),
         .b_half = tape->parameters_half != NULL ? tape->parameters_half + node->as.linear.weight : NULL,
         .ldb = x->cols,
-        .c = u,
+        .c = f.keep ? fv_tape_block(tape, node->saved) : f.y,
         .ldc = out->cols,
         .finish = finishes ? finish_tile : NULL,
         .finish_arg = &f};
@@ -135,34 +159,51 @@ typedef struct rows_job {
     const fv_kernels *kernels;
     const activation_row *activation;
     int64_t rows, cols;
-    const float *u, *dy;
+    const float *u;
+    const uint16_t *half; /* u in bf16; NULL: in floats */
+    const float *dy;
     float *y;
 } rows_job;
+
+static void activate_piece(const rows_job *job, int64_t first, int64_t n, const float *u)
+{
+    if (job->dy != NULL)
+        job->activation->backward(job->kernels, n, u, job->dy + first, job->y + first);
+    else
+        job->activation->forward(job->kernels, 1, n, u, NULL, NULL, job->y + first);
+}
 
 static void activate_rows(void *arg, int64_t index, int worker)
 {
     (void)worker;
     const rows_job *job = arg;
     int64_t row = index * FV_ROW_BLOCK, first = row * job->cols;
-    int64_t n = FV_MIN(FV_ROW_BLOCK, job->rows - row);
-    if (job->dy != NULL)
-        job->activation->backward(job->kernels, n * job->cols, job->u + first, job->dy + first,
-                                  job->y + first);
-    else
-        job->activation->forward(job->kernels, n, job->cols, job->u + first, NULL, NULL, job->y + first);
+    int64_t end = first + FV_MIN(FV_ROW_BLOCK, job->rows - row) * job->cols;
+    if (job->half == NULL) {
+        activate_piece(job, first, end - first, job->u + first);
+        return;
+    }
+    float u[FV_PIECE];
+    for (; first < end; first += FV_PIECE) {
+        int64_t n = FV_MIN(FV_PIECE, end - first);
+        job->kernels->bf16_to_f32(n, job->half + first, u);
+        activate_piece(job, first, n, u);
+    }
 }
 
 /* y = f(u) without dy, y = dy f'(u) with it. */
 static void activate(fv_tape *tape, fv_node *node, const float *dy, float *y)
 {
     const fv_value *out = fv_tape_value(tape, node->output);
-    rows_job job = {tape->ctx->kernels,
-                    &activations[node->as.linear.activation],
-                    out->rows,
-                    out->cols,
-                    fv_tape_block(tape, node->saved),
-                    dy,
-                    y};
+    rows_job job = {.kernels = tape->ctx->kernels,
+                    .activation = &activations[node->as.linear.activation],
+                    .rows = out->rows,
+                    .cols = out->cols,
+                    .u = fv_tape_block(tape, node->saved),
+                    .dy = dy,
+                    .y = y};
+    if (saves_half(tape, node))
+        job.half = fv_tape_half_block(tape, node->saved);
     fv_tape_parallel(tape, fv_row_blocks(out->rows), activate_rows, &job);
 }
 
@@ -237,11 +278,13 @@ static double linear_flop(const fv_tape *tape, const fv_node *node)
  * keeps it: attention's q, k, v. */
 static const fv_op op_linear = {.name = "linear",
                                 .reads = 1,
+                                .halves = 1,
                                 .forward = linear_forward,
                                 .backward = linear_backward,
                                 .flop = linear_flop};
 static const fv_op op_activated = {.name = "linear+activation",
                                    .reads = 1,
+                                   .halves = 1,
                                    .saves = true,
                                    .forward = linear_forward,
                                    .recompute = linear_recompute,

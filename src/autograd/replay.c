@@ -89,6 +89,8 @@ static void release(fv_tape *tape, int value)
     bool computed_again = tape->nodes[v->producer].op->recompute != NULL && v->segment < 0 && !v->crosses;
     if (!outlives(tape, v) || computed_again)
         fv_tape_give(tape, &v->data);
+    else if (fv_tape_narrows(tape, value))
+        fv_tape_narrow(tape, value);
 }
 
 typedef struct copy_job {
@@ -130,6 +132,13 @@ fv_status fv_tape_forward(fv_tape *tape)
     return tape->status;
 }
 
+static void give_data(fv_tape *tape, fv_value *value)
+{
+    fv_tape_give(tape, &value->data);
+    fv_tape_give(tape, &value->half);
+    fv_tape_give(tape, &value->rounded);
+}
+
 /* ---- a segment once more ------------------------------------------------------------------------------- */
 
 /* A reader of the value has run again. */
@@ -142,6 +151,8 @@ static void release_again(fv_tape *tape, int segment, int value)
     bool needed = v->inner_back > 0 || producer->reads_output;
     if (!needed || producer->recompute != NULL)
         fv_tape_give(tape, &v->data);
+    else if (fv_tape_narrows(tape, value))
+        fv_tape_narrow(tape, value);
 }
 
 /* Nothing of the segment but a stream has data now; its values wait for the readers that run. */
@@ -153,7 +164,7 @@ static void begin_again(fv_tape *tape, const fv_segment *s)
             fv_value *out = fv_tape_value(tape, node->output);
             out->waiting = 0;
             if (!out->stream)
-                fv_tape_give(tape, &out->data);
+                give_data(tape, out);
         }
         if (node->again || is_undone(s, i))
             await_inputs(tape, node);
@@ -193,7 +204,7 @@ static void release_node(fv_tape *tape, fv_node *node)
     fv_value *output = fv_tape_value(tape, node->output);
     fv_tape_give(tape, &output->gradient);
     if (!output->held)
-        fv_tape_give(tape, &output->data);
+        give_data(tape, output);
 }
 
 fv_status fv_tape_backward(fv_tape *tape)

@@ -20,6 +20,7 @@ void fv_tape_reset(fv_tape *tape, bool training, void *memory, size_t capacity)
 {
     tape->training = training;
     tape->saving = false;
+    tape->half = fv_context_halves(tape->ctx);
     tape->stepping = false;
     tape->running = memory != NULL;
     tape->status = FV_OK;
@@ -50,10 +51,12 @@ fv_value *fv_tape_value(fv_tape *tape, int value)
     return &tape->values[value];
 }
 
-static void add_reader(const fv_node *node, fv_value *value, bool backward)
+static void add_reader(const fv_node *node, fv_value *value, unsigned input)
 {
+    bool backward = (input & node->op->reads) != 0;
     value->readers++;
     value->back_readers += backward;
+    value->whole |= backward && (input & node->op->halves) == 0;
     value->inner_back += backward && value->segment == node->segment && node->segment >= 0;
     value->crosses |= node->segment >= 0 && value->segment != node->segment;
     value->rebuilt = false;
@@ -72,7 +75,7 @@ fv_node *fv_tape_record(fv_tape *tape, const fv_op *op, int a, int b, int64_t ro
     *node = (fv_node){.op = op, .input = {a, b}, .output = -1, .segment = tape->segment};
     for (unsigned k = 0; k < 2; k++)
         if (node->input[k] >= 0)
-            add_reader(node, fv_tape_value(tape, node->input[k]), (op->reads >> k & 1) != 0);
+            add_reader(node, fv_tape_value(tape, node->input[k]), 1u << k);
     if (cols > 0) {
         node->output = tape->value_count++;
         tape->values[node->output] =
@@ -136,6 +139,11 @@ static int64_t elements(const fv_value *value)
     return fv_mul(value->rows, value->cols, &count) ? count : -1;
 }
 
+fv_block fv_tape_take_of(fv_tape *tape, int value, size_t bytes)
+{
+    return fv_tape_take_bytes(tape, fv_bytes(elements(fv_tape_value(tape, value)), bytes));
+}
+
 const float *fv_tape_data(const fv_tape *tape, int value)
 {
     return fv_tape_block(tape, tape->values[value].data);
@@ -163,23 +171,6 @@ float *fv_tape_reuse(fv_tape *tape, fv_node *node, int input)
     to->data = from->data;
     from->data = (fv_block){0};
     return fv_tape_block(tape, to->data);
-}
-
-const float *fv_tape_read(fv_tape *tape, int value)
-{
-    fv_value *v = fv_tape_value(tape, value);
-    if (v->data.bytes == 0) {
-        fv_node *producer = &tape->nodes[v->producer];
-        producer->op->recompute(tape, producer);
-    }
-    return fv_tape_data(tape, value);
-}
-
-void fv_tape_done(fv_tape *tape, int value)
-{
-    fv_value *v = fv_tape_value(tape, value);
-    if (--v->waiting <= 0 && !v->held && !v->stream && !tape->nodes[v->producer].op->reads_output)
-        fv_tape_give(tape, &v->data);
 }
 
 /* ---- gradients ----------------------------------------------------------------------------------------- */

@@ -19,6 +19,11 @@
  * activations from their pre-activation). Backward gives everything back in reverse order; the gradient of a
  * residual stream is one block that moves from node to node.
  *
+ * Under bf16 a kept value is half as long (half.c): whatever backward reads is rounded to bf16, values by their last reader
+ * or whoever makes them, pre-activations by their layer. Forward reads no more of them than backward does: so a gradient is
+ * that of what forward computed, and a layer run again has the same bits. Floats stay: streams in forward (layer norms
+ * round what they read of them), gates, statistics of rows, what attention saves for itself, all gradients.
+ *
  * Segments are run again (replay.c): forward keeps nothing of what is recorded between fv_tape_segment and
  * fv_tape_segment_end, and backward runs it once more from the values that came in from outside, with the
  * same random numbers: the bits are those of a tape that kept everything. A reversible segment ends in
@@ -40,6 +45,7 @@ typedef struct fv_node fv_node;
 typedef struct fv_op {
     const char *name;
     unsigned reads;    /* bit k: backward reads the value of input k */
+    unsigned halves;   /* bit k: ... in bf16, when that is the number format: forward reads no more of it */
     bool reads_output; /* backward reads the output's value */
     bool saves;        /* backward reads node->saved */
     void (*forward)(fv_tape *tape, fv_node *node);
@@ -55,6 +61,7 @@ typedef struct fv_value {
     int producer;     /* node */
     int readers;      /* nodes that read it in forward */
     int back_readers; /* ... in backward */
+    bool whole;       /* one of these reads floats */
     int inner_back;   /* of these, the ones in the producer's own segment */
     int waiting;      /* readers still to come */
     int segment;      /* the producer's; -1: none */
@@ -63,7 +70,9 @@ typedef struct fv_value {
     bool rebuilt;     /* the undo of a reversible segment makes it again, and nobody reads it later */
     bool held;        /* fv_tape_hold: lives until the tape is reset */
     fv_block data, gradient;
-    float *outside; /* data copied to the caller's memory, without the padding */
+    fv_block half;    /* the data in bf16, kept for backward instead of it */
+    fv_block rounded; /* the data rounded to bf16, as floats, while backward reads it */
+    float *outside;   /* data copied to the caller's memory, without the padding */
 } fv_value;
 
 typedef enum fv_activation {
@@ -181,6 +190,7 @@ struct fv_tape {
     bool running;  /* false: measuring */
     bool training; /* a backward follows */
     bool saving;   /* forward leaves what backward reads: training, and no segment's first run */
+    bool half;     /* bf16: values kept for backward are */
     bool stepping; /* one token each of some streams: products of these few rows take their own path */
     bool keep_all; /* segments are kept like everything else: what a test holds them against */
     const float *parameters;
@@ -265,21 +275,55 @@ static inline float *fv_tape_parameter_gradient(const fv_tape *tape, int64_t off
 
 fv_block fv_tape_take(fv_tape *tape, int64_t count);
 fv_block fv_tape_take_bytes(fv_tape *tape, size_t bytes);
+fv_block fv_tape_take_of(fv_tape *tape, int value, size_t bytes); /* room for its elements of `bytes` each */
 void fv_tape_give(fv_tape *tape, fv_block *block);
 static inline float *fv_tape_block(const fv_tape *tape, fv_block block)
 {
     return fv_pool_data(&tape->pool, block);
+}
+static inline uint16_t *fv_tape_half_block(const fv_tape *tape, fv_block block)
+{
+    return (uint16_t *)(void *)fv_pool_data(&tape->pool, block);
 }
 
 fv_value *fv_tape_value(fv_tape *tape, int value);
 float *fv_tape_output(fv_tape *tape, fv_node *node);           /* takes the block of the output */
 float *fv_tape_reuse(fv_tape *tape, fv_node *node, int value); /* ... that of `value`, if it is free to */
 bool fv_tape_passing(const fv_tape *tape, int value); /* nobody needs its data behind its forward readers */
-const float *fv_tape_read(fv_tape *tape, int value);  /* data, computed again if need be */
-void fv_tape_done(fv_tape *tape, int value);          /* backward will not read it again here */
+/* What backward reads: data, computed again if need be, or its rounding to bf16. */
+const float *fv_tape_read(fv_tape *tape, int value);
+void fv_tape_done(fv_tape *tape, int value);                    /* backward will not read it again here */
 float *fv_tape_gradient(fv_tape *tape, int value, bool *fresh); /* fresh: overwrite, do not add */
 void fv_tape_move_gradient(fv_tape *tape, fv_block block,
                            int value); /* a holder's block becomes it (or is added) */
+
+/* ---- bf16 (half.c) -------------------------------------------------------------------------------- */
+
+/* Whether operations round what they keep. Steps of streams keep nothing, and round nothing. */
+static inline bool fv_tape_halving(const fv_tape *tape)
+{
+    return tape->half && !tape->stepping;
+}
+/* Whether backward reads the value in bf16; and nobody its floats, so that they need not be kept. */
+bool fv_tape_halves(const fv_tape *tape, int value);
+bool fv_tape_narrows(const fv_tape *tape, int value);
+void fv_tape_narrow(fv_tape *tape, int value); /* its data becomes bf16 */
+/* Room for that, for an operation that has the value at hand and spares narrow the pass; NULL: it is not wanted, or there. */
+uint16_t *fv_tape_keep(fv_tape *tape, int value);
+
+enum { FV_PIECE = 512 }; /* numbers that a task converts on its stack */
+
+/* n floats rounded to bf16, and kept in bf16 as well where half is not NULL. y = x allowed. */
+void fv_round(const fv_kernels *kernels, int64_t n, const float *x, uint16_t *half, float *y);
+
+/* A value rounded to bf16, of which tasks take what they need. */
+typedef struct fv_rounded {
+    const fv_kernels *kernels;
+    const float *data;
+    const uint16_t *half; /* instead of data; NULL: data */
+} fv_rounded;
+fv_rounded fv_tape_rounded(const fv_tape *tape, int value);
+void fv_rounded_take(const fv_rounded *from, int64_t first, int64_t n, float *y);
 
 /* Rows of elementwise work a task; depends on the shape alone. */
 #define FV_ROW_BLOCK 64

@@ -107,7 +107,7 @@ static const fv_config_key keys[] = {
     {"mask_symbol_share", TRAIN, REAL, 0, 1, NULL, "0.8", "share of these replaced by the mask token (BERT's; the Performer paper's code: 0.1)"},
     {"mask_random_share", TRAIN, REAL, 0, 1, NULL, "0.1", "share of these replaced by a random letter (BERT's; the Performer paper's code: 0.8)"},
     {"shuffle_buffer", TRAIN, INT, 1, COUNT, NULL, "16384", "records held in memory to shuffle the training split"},
-    {"dtype", TRAIN, TEXT, 0, 0, "f32|bf16", "f32", "number format of the factors of products while training"},
+    {"dtype", TRAIN, TEXT, 0, 0, "f32|bf16", "f32", "number format of the factors of products, and of what training keeps"},
 };
 /* clang-format on */
 

@@ -163,9 +163,14 @@ fv_status fv_context_set_dtype(fv_context *ctx, const char *dtype)
     return FV_OK;
 }
 
+bool fv_context_halves(const fv_context *ctx)
+{
+    return ctx->kernels->gemm != ctx->exact->gemm;
+}
+
 const char *fv_context_dtype(const fv_context *ctx)
 {
-    return ctx->kernels->gemm == ctx->exact->gemm ? "f32" : "bf16";
+    return fv_context_halves(ctx) ? "bf16" : "f32";
 }
 
 const char *fv_context_gemm(const fv_context *ctx)

@@ -34,6 +34,8 @@ struct fv_kernels {
 #include "kernels/kernels.def"
 #undef FV_KERNEL
 
+bool fv_context_halves(const fv_context *ctx); /* its number format is bf16 */
+
 /* Fills the table: the reference first, then every set named in `flags` (fv_cpu_flag) in rising order
  * overwrites what it has. Pure: the same flags give the same table. gemm comes from the provider unless flags
  * is 0. */

@@ -2,8 +2,8 @@
 #ifndef FV_MODEL_STREAM_H
 #define FV_MODEL_STREAM_H
 
+#include "kernels/kernels.h"
 #include "model/transformer.h"
-#include <string.h>
 
 /* What the cross attention of a decoder knows of a source: one state a layer. */
 typedef struct fv_memories {
@@ -15,7 +15,7 @@ typedef struct fv_memories {
 /* Whether single tokens read the parameters in bf16. */
 static inline bool fv_stream_halves(const fv_model *model)
 {
-    return strcmp(fv_context_dtype(model->ctx), "bf16") == 0;
+    return fv_context_halves(model->ctx);
 }
 
 /* What a pass is told of its streams, laid out for `streams` of them at most; see fv_pass. */
