@@ -51,6 +51,7 @@ static void refill(memory *m)
 static const uint32_t key[2] = {1, 2}, high[2] = {3, 4};
 
 BENCH(gemm, 'N', 'N', N, COLS, 64, 1.0f, X[0], 64, X[1], COLS, 0.0f, X[2], COLS)
+BENCH(gemm_bf16, 'N', 'N', N, COLS, 64, 1.0f, X[0], 64, X[1], COLS, 0.0f, X[2], COLS)
 BENCH(gemv, 'N', N, COLS, 1.0f, X[0], COLS, K[0], 0.0f, R[0])
 BENCH(few_rows, 2, N, COLS, X[1], COLS, X[0], COLS, 0.0f, R[0], N)
 BENCH(few_rows_bf16, 2, N, COLS, X[1], COLS, m->half, COLS, 0.0f, R[0], N)
@@ -118,6 +119,7 @@ static const struct {
 #name, bench_##name, TOTAL, (arrays)*4.0 * TOTAL                                                     \
     }
     {"gemm", bench_gemm, 2.0 * N *COLS * 64, 4.0 * (N * 64 + 64 * COLS + TOTAL)},
+    {"gemm_bf16", bench_gemm_bf16, 2.0 * N *COLS * 64, 4.0 * (N * 64 + 64 * COLS + TOTAL)},
     ROW(gemv, 1),
     ROW(few_rows, 1),
     {"few_rows_bf16", bench_few_rows_bf16, TOTAL, 2.0 * TOTAL},
@@ -193,6 +195,16 @@ static double measure(const fv_kernels *k, int row, memory *m)
     return best;
 }
 
+/* Whether the kernel of these flags is that set's, not one of a lower set. */
+static bool is_from(unsigned flags, const char *kernel, const char *set)
+{
+    const char *name, *origin;
+    for (int i = 0; (origin = fv_kernels_origin(flags, i, &name)) != NULL; i++)
+        if (strcmp(name, kernel) == 0)
+            return strcmp(origin, set) == 0;
+    return false;
+}
+
 static void *room(size_t bytes)
 {
     void *block = aligned_alloc(FV_ALIGN, bytes);
@@ -207,7 +219,11 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         unsigned flags;
-    } sets[] = {{"avx2", FV_CPU_AVX2}, {"avx512", FV_CPU_AVX2 | FV_CPU_AVX512}, {"neon", FV_CPU_NEON}};
+    } sets[] = {{"avx2", FV_CPU_AVX2},
+                {"avx512", FV_CPU_AVX2 | FV_CPU_AVX512},
+                {"avx512_bf16", FV_CPU_AVX2 | FV_CPU_AVX512 | FV_CPU_AVX512_BF16},
+                {"amx", FV_CPU_AVX2 | FV_CPU_AVX512 | FV_CPU_AVX512_BF16 | FV_CPU_AMX},
+                {"neon", FV_CPU_NEON}};
     omp_set_num_threads(1); /* the GEMM provider's, outside a parallel region */
     memory m;
     for (int a = 0; a < ARRAYS; a++)
@@ -219,18 +235,19 @@ int main(int argc, char **argv)
     m.half = room(TOTAL * sizeof(uint16_t));
     fv_kernels reference, kernels;
     fv_kernels_fill(&reference, 0);
-    printf("%-18s %-9s %10s %8s %8s %7s\n", "kernel", "set", "ns", "GB/s", "elem/ns", "x ref");
+    printf("%-18s %-11s %10s %8s %8s %7s\n", "kernel", "set", "ns", "GB/s", "elem/ns", "x ref");
     for (int row = 0; row < FV_COUNT(rows); row++) {
         if (argc > 1 && strstr(rows[row].name, argv[1]) == NULL)
             continue;
         double base = measure(&reference, row, &m);
-        printf("%-18s %-9s %10.0f\n", rows[row].name, "reference", base);
+        printf("%-18s %-11s %10.0f\n", rows[row].name, "reference", base);
         for (int s = 0; s < FV_COUNT(sets); s++) {
-            if ((sets[s].flags & ~fv_cpu_flags()) != 0)
+            if ((sets[s].flags & ~fv_cpu_flags()) != 0 ||
+                !is_from(sets[s].flags, rows[row].name, sets[s].name))
                 continue;
             fv_kernels_fill(&kernels, sets[s].flags);
             double ns = measure(&kernels, row, &m);
-            printf("%-18s %-9s %10.0f %8.1f %8.2f %7.1f\n", "", sets[s].name, ns, rows[row].bytes / ns,
+            printf("%-18s %-11s %10.0f %8.1f %8.2f %7.1f\n", "", sets[s].name, ns, rows[row].bytes / ns,
                    rows[row].elements / ns, base / ns);
         }
     }

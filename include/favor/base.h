@@ -65,9 +65,10 @@ typedef struct fv_context fv_context;
 typedef enum fv_log_level { FV_LOG_INFO = 0, FV_LOG_WARNING = 1 } fv_log_level;
 
 typedef struct fv_context_options {
-    size_t size;     /* sizeof(fv_context_options), set by _init */
-    int threads;     /* worker threads; 0: as many as the machine has for this process */
-    const char *cpu; /* "reference", "avx2", "avx512", "avx512_bf16", "neon": force a kernel set; NULL: the
+    size_t size; /* sizeof(fv_context_options), set by _init */
+    int threads; /* worker threads; 0: as many as the machine has for this process */
+    const char
+        *cpu; /* "reference", "avx2", "avx512", "avx512_bf16", "amx", "neon": force a kernel set; NULL: the
                       * environment's FAVOR_CPU, else the best this processor has */
 
     /* Memory. Both NULL: the C library. alloc returns 64-byte aligned memory or NULL. */
@@ -84,7 +85,8 @@ FV_API void fv_context_options_init(fv_context_options *options);
 
 /* Detects the processor, fills the kernel table, keeps the allocator. options may be NULL.
  * On failure *ctx is NULL: FV_ERR_USAGE for an unknown or unsupported cpu name or threads < 0,
- * FV_ERR_RESOURCE without memory. A context may be used from many threads. */
+ * FV_ERR_RESOURCE without memory. A context may be used from many threads. On processors with AMX it asks Linux for the use of
+ * the tile registers by this process: signal stacks set up later must hold 8 KiB more (getauxval(AT_MINSIGSTKSZ)). */
 FV_API FV_NODISCARD fv_status fv_context_create(fv_context **ctx, const fv_context_options *options);
 FV_API void fv_context_destroy(fv_context *ctx);
 
@@ -97,7 +99,7 @@ FV_API int fv_context_threads(const fv_context *ctx);
  * rounded to bf16 where a product reads them, and summed in float, and what a model keeps from forward to backward is bf16, so that
  * training takes little more than half the memory for activations. Parameters, gradients, states, normalisers, softmax, statistics,
  * positions and the optimizer stay in float; steps of a model's streams read its parameters in bf16. Results carry bf16's 8 bits;
- * the time of products halves or better where the processor multiplies bf16 (kernel set avx512_bf16), and grows a little
+ * the time of products halves or better where the processor multiplies bf16 (kernel sets avx512_bf16 and amx), and grows a little
  * elsewhere. Not while anything runs on the context. FV_ERR_USAGE for another name. */
 FV_API fv_status fv_context_set_dtype(fv_context *ctx, const char *dtype);
 FV_API const char *fv_context_dtype(const fv_context *ctx);

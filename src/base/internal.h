@@ -147,7 +147,8 @@ typedef enum fv_cpu_flag {
     FV_CPU_AVX2 = 1,   /* AVX2 and FMA, with OS support */
     FV_CPU_AVX512 = 2, /* F, BW, DQ, VL, with OS support */
     FV_CPU_NEON = 4,
-    FV_CPU_AVX512_BF16 = 8 /* products of pairs of bf16 */
+    FV_CPU_AVX512_BF16 = 8, /* products of pairs of bf16 */
+    FV_CPU_AMX = 16 /* products of tiles of bf16, with OS support and its permission for this process */
 } fv_cpu_flag;
 unsigned fv_cpu_flags(void);
 

@@ -4,6 +4,10 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#if defined(FAVOR_HAVE_AMX) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#endif
 
 double fv_now(void)
 {
@@ -40,6 +44,33 @@ size_t fv_available_memory(void)
     return available;
 }
 
+#if defined(FAVOR_HAVE_AMX) && defined(__linux__)
+/* Tile registers are 8 KiB of state that Linux saves only for processes that ask (Documentation/arch/x86/xstate.rst). Asking
+ * again is harmless; the answer is no where a signal stack of the process is too small for them, and before Linux 5.16. */
+static bool tiles_permitted(void)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILECFG = 17, XFEATURE_XTILEDATA = 18 };
+    const unsigned both = 1u << XFEATURE_XTILECFG | 1u << XFEATURE_XTILEDATA;
+    unsigned low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & both) == both && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
+/* Asked after AVX-512, which has shown that XGETBV is there. Some virtual machines tell of AMX and have no palette of tiles. */
+static bool has_amx(void)
+{
+    const unsigned bf16 = 1u << 22, tile = 1u << 24;
+    unsigned palettes, b, c, d;
+    return __get_cpuid_count(7, 0, &palettes, &b, &c, &d) && (d & bf16) && (d & tile) &&
+           __get_cpuid_count(0x1d, 0, &palettes, &b, &c, &d) && palettes > 0 && tiles_permitted();
+}
+#elif defined(__x86_64__)
+static bool has_amx(void)
+{
+    return false;
+}
+#endif
+
 unsigned fv_cpu_flags(void)
 {
     unsigned flags = 0;
@@ -53,6 +84,8 @@ unsigned fv_cpu_flags(void)
         flags |= FV_CPU_AVX512;
     if ((flags & FV_CPU_AVX512) && __builtin_cpu_supports("avx512bf16"))
         flags |= FV_CPU_AVX512_BF16;
+    if ((flags & FV_CPU_AVX512_BF16) && has_amx())
+        flags |= FV_CPU_AMX;
 #elif defined(__aarch64__)
     flags |= FV_CPU_NEON; /* part of the architecture */
 #endif

@@ -15,7 +15,7 @@ static const cli_option common_options[] = {
      .type = CLI_TEXT,
      .metavar = "NAME",
      .words = "best available",
-     .help = "kernel set: reference, avx2, avx512, avx512_bf16 or neon (`favor info` lists what this "
+     .help = "kernel set: reference, avx2, avx512, avx512_bf16, amx or neon (`favor info` lists what this "
              "processor has)"},
     {.name = "json", .type = CLI_FLAG, .help = "print the result as JSON"},
     {.name = "help", .letter = 'h', .type = CLI_FLAG, .help = "print this help"},

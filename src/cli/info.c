@@ -113,7 +113,7 @@ static void list_kernel(void *user, const char *kernel, const char *set)
 
 static void print_kernels(const fv_context *ctx)
 {
-    static const char *const sets[] = {"avx512_bf16", "avx512", "avx2", "neon", "reference"};
+    static const char *const sets[] = {"amx", "avx512_bf16", "avx512", "avx2", "neon", "reference"};
     puts("\nkernels");
     for (int i = 0; i < CLI_COUNT(sets); i++) {
         listing list = {sets[i], 0};

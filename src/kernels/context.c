@@ -56,6 +56,8 @@ static const struct {
     {"avx2", FV_CPU_AVX2, "reference avx2"},
     {"avx512", FV_CPU_AVX2 | FV_CPU_AVX512, "reference avx2 avx512"},
     {"avx512_bf16", FV_CPU_AVX2 | FV_CPU_AVX512 | FV_CPU_AVX512_BF16, "reference avx2 avx512 avx512_bf16"},
+    {"amx", FV_CPU_AVX2 | FV_CPU_AVX512 | FV_CPU_AVX512_BF16 | FV_CPU_AMX,
+     "reference avx2 avx512 avx512_bf16 amx"},
     {"neon", FV_CPU_NEON, "reference neon"},
 };
 

@@ -23,6 +23,9 @@ static const struct {
     {"avx2", FV_CPU_AVX2, fv_kernels_fill_avx2},
     {"avx512", FV_CPU_AVX512, fv_kernels_fill_avx512},
     {"avx512_bf16", FV_CPU_AVX512_BF16, fv_kernels_fill_avx512_bf16},
+#if defined(FAVOR_HAVE_AMX)
+    {"amx", FV_CPU_AMX, fv_kernels_fill_amx},
+#endif
 #elif defined(__aarch64__)
     {"neon", FV_CPU_NEON, fv_kernels_fill_neon},
 #endif

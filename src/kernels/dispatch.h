@@ -8,6 +8,7 @@
 void fv_kernels_fill_avx2(fv_kernels *kernels);
 void fv_kernels_fill_avx512(fv_kernels *kernels);
 void fv_kernels_fill_avx512_bf16(fv_kernels *kernels);
+void fv_kernels_fill_amx(fv_kernels *kernels);
 void fv_kernels_fill_neon(fv_kernels *kernels);
 
 /* The contract of the gemm row, by a library: for sums too long for the vector sets, and as the yardstick of peak.c.

@@ -6,11 +6,15 @@
 
 #include "kernels/vec/words.h"
 
+#include "kernels/vec/fold.h"
+
 #include "kernels/vec/math.h"
 
 #include "kernels/vec/rows.h"
 
 #include "kernels/vec/transpose.h"
+
+#include "kernels/vec/factors.h"
 
 #include "kernels/vec/tile.h"
 

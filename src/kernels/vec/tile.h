@@ -6,6 +6,18 @@
  */
 
 enum { TILE_VECTORS = 2, TILE_COLUMNS = TILE_VECTORS * VL };
+enum {
+    STEP_PLACES = 1,
+    BLOCK_ROWS = 128
+}; /* of gemm_bf16.h: k is padded to a multiple of the one; m is at most the other */
+
+static inline void tiles_open(void)
+{
+}
+
+static inline void tiles_close(void)
+{
+}
 
 #ifndef FV_PAIRS
 static inline V v_term(V a, V b, V c)
@@ -13,22 +25,6 @@ static inline V v_term(V a, V b, V c)
     return v_fma(a, b, c);
 }
 #endif
-
-/* Place (i, p) of op(A) is a[i row + p step], of op(B) (p, j) b[p ldb + j]; k places. */
-typedef struct Factors {
-    const float *a, *b;
-    int64_t row, step, ldb;
-    int64_t k;
-    float alpha, beta;
-} Factors;
-
-static inline __attribute__((always_inline)) V combined(V sum, V alpha, float beta, const float *c, Part part)
-{
-    if (beta == 0.0f)
-        return v_mul(alpha, sum);
-    V old = get(c, part);
-    return v_fma(alpha, sum, beta == 1.0f ? old : v_mul(v_set1(beta), old));
-}
 
 /* One register tile: `rows` and `vectors` are constants; the last vector may be a tail. */
 static inline __attribute__((always_inline)) void tile(const Factors *f, int rows, int vectors, Part last,
