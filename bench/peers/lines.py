@@ -1,5 +1,5 @@
 """What is compared: every line of the comparison, and what the rounds found for it."""
-import contextlib, statistics
+import contextlib, statistics, time
 
 from sides import MODEL, Failed
 
@@ -39,7 +39,9 @@ class Line:
     def __init__(self, peer, compiled, **what):
         self.peer, self.compiled, self.what = peer, compiled, what
         self.ours, self.theirs, self.share_ours, self.share_theirs = [], [], [], []
+        self.end_ours, self.end_theirs = [], []  # of starts: seconds to the end of the process
         self.bytes_ours = self.bytes_theirs = self.parameters = 0
+        self.took = 0.0  # by the peer's last measurement
         self.missing = None  # why there is no figure
 
     def request(self):
@@ -47,7 +49,7 @@ class Line:
         if self.what["task"] == "attention":
             what = {key: self.what[key] for key in ("kind", "causal", "backward", "length", "dtype")}
             return {"do": "attention", "compiled": self.compiled, **what, **SHAPE}
-        what = {key: self.what[key] for key in ("kind", "length", "batch")}
+        what = {key: self.what[key] for key in ("kind", "length", "batch", "dtype")}
         return {"do": "step", "compiled": self.compiled, **what, "features": SHAPE["features"], "model": MODEL}
 
     def add(self, ours, theirs, share_ours=None, share_theirs=None):
@@ -62,12 +64,14 @@ class Line:
         self.add(ours, theirs, row["share_of_peak"], row["gflops"] * ours / theirs / peak)
 
     @contextlib.contextmanager
-    def allowed_to_fail(self):
-        """The peer's failure is this line's figure."""
+    def measured(self):
+        """Notes how long it takes; the peer's failure is this line's figure."""
+        begin = time.monotonic()
         try:
             yield
         except Failed as failure:
             self.missing = "failed: %s" % failure
+        self.took = time.monotonic() - begin
 
     def ratios(self):
         return [theirs / ours for ours, theirs in zip(self.ours, self.theirs)]
@@ -86,12 +90,12 @@ class Line:
 
     def as_json(self):
         return {**self.what, "peer": self.peer, "compiled": self.compiled, "missing": self.missing, "ours_s": self.ours,
-                "theirs_s": self.theirs, "ratios": self.ratios(), "share_ours": self.share_ours,
+                "theirs_s": self.theirs, "end_ours_s": self.end_ours, "end_theirs_s": self.end_theirs, "ratios": self.ratios(), "share_ours": self.share_ours,
                 "share_theirs": self.share_theirs, "bytes_ours": self.bytes_ours, "bytes_theirs": self.bytes_theirs}
 
 
 def training_size(what):
-    return {**{key: what[key] for key in ("kind", "threads", "length", "batch")}, "features": SHAPE["features"]}
+    return {**{key: what[key] for key in ("kind", "threads", "length", "batch", "dtype")}, "features": SHAPE["features"]}
 
 
 # ---- lists of lines; favor's figures of a list come from one call of its program -----------------------------------
@@ -114,6 +118,23 @@ def attention_groups(cases, dtype, compiled):
     return groups
 
 
-def training_groups(task, cases, compiled, kinds=tuple(STEP_PEERS)):
-    return [against(STEP_PEERS[kind], compiled, task=task, kind=kind, threads=threads, length=length,
+def training_groups(task, cases, dtype, compiled, kinds=tuple(STEP_PEERS)):
+    return [against(STEP_PEERS[kind], compiled, task=task, kind=kind, threads=threads, length=length, dtype=dtype,
                     batch=max(1, TOKENS // length)) for threads, length in cases for kind in kinds]
+
+
+# ---- rounds ----------------------------------------------------------------------------------------------------------
+
+
+def further_rounds(costs, most, seconds):
+    """How many more rounds each group gets, so that all end within `seconds`: the same time for each, hence many rounds
+    for cheap groups. costs: seconds of a round, 0 where none is wanted; most: rounds."""
+    def rounds(share):
+        return [min(n, int(share // cost)) if cost > 0 else 0 for cost, n in zip(costs, most)]
+
+    low, high = 0.0, max(seconds, 0.0)
+    for _ in range(50):
+        share = (low + high) / 2
+        fits = sum(n * cost for n, cost in zip(rounds(share), costs)) <= seconds
+        low, high = (share, high) if fits else (low, share)
+    return rounds(low)

@@ -1,7 +1,7 @@
 """The page that bench/peers/run writes: Markdown, every number from the run itself."""
 import statistics
 
-from lines import COMPILED_EXACT, HOPELESS
+from lines import COMPILED_EXACT, HOPELESS, TOKENS
 
 HEAD = """# favor and its peers
 
@@ -9,9 +9,9 @@ What a user would pick instead, measured beside favor in one run. Both sides alt
 is timed, then each peer, on the same shapes, after a call that warms up.
 
 *times* is the peer's time over favor's in the same round: above 1 favor is faster. It is the median of all rounds, in
-brackets the smallest and the largest. *of P* is the share of the best float32 `sgemm` rate that the side's own process
-reached in the same round, by the counts of the formulas: 8 L r d a head for kernelized attention, 4 L² d for exact,
-half of it when causal, backward twice the forward.
+brackets the smallest and the largest; lines that cost little have more rounds. *of P* is the share of the best float32
+`sgemm` rate that the side's own process reached in the same round, by the counts of the formulas: 8 L r d a head for
+kernelized attention, 4 L² d for exact, half of it when causal, backward twice the forward.
 """
 
 METHOD = """## What is compared
@@ -26,8 +26,10 @@ METHOD = """## What is compared
   features, learned positions, GELU, no dropout, masked tokens of a 29-letter alphabet; forward, loss, backward, clip,
   AdamW (PyTorch's fused one). The peer is the same model in PyTorch with SDPA or `FastAttention`, parameter for
   parameter; its memory is by how much the process grew.
-- **Start to first step**: from the command to its end, one training step between them. `favor train` also reads a file,
-  evaluates and writes a checkpoint; Python imports, builds the model and makes the step. torch.compile has no cache.
+  In bf16 the peer's forward pass runs under `torch.autocast`; parameters are float32 on both sides.
+- **Start to first step**: from the command to the end of the first training step, of {tokens} tokens, and to the end of
+  the process. Before the step `favor train` reads a file and writes a checkpoint, after it it evaluates and writes
+  another; Python imports, builds the model and makes the step. torch.compile has no cache.
 """
 
 
@@ -46,7 +48,7 @@ def share(shares):
 
 def times(line):
     ratios = line.ratios()
-    spread = " (%s – %s)" % (number(min(ratios)), number(max(ratios))) if len(ratios) > 1 else ""
+    spread = " [%s, %s]" % (number(min(ratios)), number(max(ratios))) if len(ratios) > 1 else ""
     return "**%s**%s" % (number(line.ratio()), spread)
 
 
@@ -99,21 +101,30 @@ def attention(file, lines, kind, dtype):
         table(file, ["against", "threads", "L", "", "pass", *FIGURES, "rounds"], rows)
 
 
-def steps(file, lines):
+def steps(file, lines, dtype):
     rows = []
     for line in lines:
         memory = "" if line.compiled else "%s, %s" % (size(line.bytes_ours), size(line.bytes_theirs))
-        rows.append(["`%s`" % line.what["kind"], line.peer, line.what["threads"],
-                     "%d x %d" % (line.what["batch"], line.what["length"]), *figures(line, memory)])
-    heads = ["favor", "against", "threads", "sequences x L", *FIGURES, "memory, favor and peer", "rounds"]
-    table(file, heads, rows)
+        if line.what["dtype"] == dtype:
+            rows.append(["`%s`" % line.what["kind"], line.peer, line.what["threads"],
+                         "%d x %d" % (line.what["batch"], line.what["length"]), *figures(line, memory)])
+    if rows:
+        print("\n### %s" % dtype, file=file)
+        heads = ["favor", "against", "threads", "sequences x L", *FIGURES, "memory, favor and peer", "rounds"]
+        table(file, heads, rows)
 
 
 def starts(file, lines):
-    rows = [["`%s`" % line.what["kind"], line.peer, number(statistics.median(line.ours)),
-             number(statistics.median(line.theirs)), times(line), len(line.ours)] if line.ours
-            else ["`%s`" % line.what["kind"], line.peer, "", "", line.missing, ""] for line in lines]
-    table(file, ["favor", "against", "favor, s", "peer, s", "times", "rounds"], rows)
+    rows = []
+    for line in lines:
+        cells = ["", "", line.missing, "", "", ""]
+        if line.ours:
+            seconds = (line.ours, line.theirs, line.end_ours, line.end_theirs)
+            first, peer, end, peer_end = (number(statistics.median(each)) for each in seconds)
+            cells = [first, peer, times(line), end, peer_end, len(line.ours)]
+        rows.append(["`%s`" % line.what["kind"], line.what["dtype"], line.peer, *cells])
+    heads = ["favor", "", "against", "favor, s", "peer, s", "times", "favor to its end, s", "peer to its end, s", "rounds"]
+    table(file, heads, rows)
 
 
 def machine_section(file, machine, quick):
@@ -141,7 +152,7 @@ def write_report(file, machine, lines, quick):
     print("\n## In short", file=file)
     summary(file, lines)
     model = {**machine["model"], "model_heads": machine["model"]["heads"]}
-    rules = {"hopeless": HOPELESS, "compiled": COMPILED_EXACT}
+    rules = {"hopeless": HOPELESS, "compiled": COMPILED_EXACT, "tokens": TOKENS}
     print("\n" + METHOD.format(**{**model, **machine["shape"], **rules}), end="", file=file)
     if of["attention"]:
         print("\n## Attention", file=file)
@@ -150,7 +161,8 @@ def write_report(file, machine, lines, quick):
                 attention(file, of["attention"], kind, dtype)
     if of["step"]:
         print("\n## Training step", file=file)
-        steps(file, of["step"])
+        for dtype in ("f32", "bf16"):
+            steps(file, of["step"], dtype)
     if of["start"]:
         print("\n## Start to first step", file=file)
         starts(file, of["start"])

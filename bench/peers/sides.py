@@ -53,17 +53,21 @@ class Favor:
         words += ["--layers", MODEL["layers"], "--d-model", MODEL["d_model"], "--heads", MODEL["heads"]]
         return words + ["--ffn", MODEL["ffn"], *self.map_options(kind, features)]
 
-    def step(self, kind, threads, length, batch, features):
+    def step(self, kind, threads, length, batch, features, dtype):
         words = [*self.model_options(kind, length, batch, features), "--threads", threads, "--repeat", 1]
+        words += ["--dtype", dtype]
         return self.read("bench", "train", *words)[0]
 
-    def first_step(self, kind, threads, length, batch, features, data):
-        """(seconds of `favor train` with one step, from start to end; parameters of its model)"""
+    def first_step(self, kind, threads, length, batch, features, dtype, data):
+        """Seconds of `favor train` with one step, from start to the end of the step and to its own end; parameters of
+        its model. What it does before its own clock begins, and after that stops, counts as before the step."""
         with tempfile.TemporaryDirectory() as out:
             words = ["train", "--data", data, "--out", os.path.join(out, "run"), "--steps", 1, "--eval-batches", 1]
-            begin = time.perf_counter()
-            done = self.read(*words, *self.model_options(kind, length, batch, features), "--threads", threads)
-            return time.perf_counter() - begin, done["parameters"]
+            words += [*self.model_options(kind, length, batch, features), "--threads", threads, "--dtype", dtype]
+            begin = time.monotonic()
+            done = self.read(*words)
+            end = time.monotonic() - begin
+            return end - done["seconds"] + done["first_step_seconds"], end, done["parameters"]
 
 
 # ---- PyTorch --------------------------------------------------------------------------------------------------------
@@ -107,11 +111,13 @@ class Worker:
 
 
 def first_step(threads, log, request):
-    """Seconds of a Python process that does one training step, from start to end. torch.compile has no cache."""
+    """Seconds of a Python process that does one training step, from start to the end of the step and to its own end.
+    torch.compile has no cache."""
     command = [VENV, os.path.join(HERE, "worker.py"), "first-step", json.dumps(request)]
-    begin = time.perf_counter()
+    begin = time.monotonic()  # the same clock in every process
     alone = environment(threads, TORCHINDUCTOR_FORCE_DISABLE_CACHES="1")
-    done = subprocess.run(command, stdout=log, stderr=log, env=alone)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, env=alone, text=True)
+    end = time.monotonic()
     if done.returncode != 0:
         raise Failed("the process ended with %d" % done.returncode)
-    return time.perf_counter() - begin
+    return float(done.stdout) - begin, end - begin

@@ -1,7 +1,7 @@
 """The other side of bench/peers/run: PyTorch and performer-pytorch, timed in a process of their own.
 
     worker.py                  answers requests: a line of JSON on standard input, a line of JSON on standard output
-    worker.py first-step WHAT  one training step, then ends; WHAT is the request "step"
+    worker.py first-step WHAT  one training step, tells when it was done, then ends; WHAT is the request "step"
 
 Threads are OMP_NUM_THREADS. What is asked for twice is made once, so that torch.compile compiles once a shape.
 """
@@ -85,10 +85,12 @@ def attention(kind, compiled, causal, backward, length, heads, dim, features, dt
 
 
 class Trainer:
-    """Steps of favor's trainer: mean loss of the masked tokens, clip at norm 0.5, AdamW."""
+    """Steps of favor's trainer: mean loss of the masked tokens, clip at norm 0.5, AdamW; bf16 as PyTorch's users have
+    it: parameters in float32, the forward pass under autocast."""
 
-    def __init__(self, kind, compiled, length, batch, features, model, **_):
+    def __init__(self, kind, compiled, length, batch, features, model, dtype, **_):
         torch.manual_seed(0)
+        self.cast = functools.partial(torch.autocast, "cpu", torch.bfloat16, enabled=dtype == "bf16")
         self.model = MaskedLM(kind, length, features, **model)
         self.loss = torch.compile(self.model, dynamic=False) if compiled else self.model
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0.1, fused=True)
@@ -100,7 +102,9 @@ class Trainer:
 
     def step(self):
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss(self.ids, self.rows, self.targets).backward()
+        with self.cast():
+            loss = self.loss(self.ids, self.rows, self.targets)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 0.5)
         self.optimizer.step()
 
@@ -147,17 +151,27 @@ def answer(request):
         return {"error": str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}
 
 
-def serve():
-    """Packages print to standard output, so answers have a copy of it and that goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+def answers():
+    """A copy of standard output: packages print there too, and that goes to standard error."""
+    file = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    return file
+
+
+def serve():
+    file = answers()
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), file=answers)
+        print(json.dumps(answer(json.loads(line))), file=file)
+
+
+def first_step(what):
+    file = answers()
+    Trainer(**what).step()
+    print(time.monotonic(), file=file)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["first-step"]:
-        os.dup2(2, 1)
-        Trainer(**json.loads(sys.argv[2])).step()
+        first_step(json.loads(sys.argv[2]))
     else:
         serve()
