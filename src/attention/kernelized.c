@@ -345,13 +345,57 @@ int64_t fv_kz_cut(const fv_kz_call *call, fv_kz_work *w, int64_t n)
     return keep;
 }
 
+/* ---- what is read next --------------------------------------------------------------------------------- */
+
+fv_kz_ahead fv_kz_ahead_of(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_t next)
+{
+    int64_t end = key ? h->nk : h->nq;
+    fv_kz_ahead ahead = {.kr = call->kr, .n = FV_MIN(call->C, end - next)};
+    if (key) {
+        ahead.rows[0] = (fv_kz_ahead_rows){h->k + next * call->ldk, call->ldk, call->d};
+        ahead.rows[1] = (fv_kz_ahead_rows){h->v + next * call->ldv, call->ldv, call->dv};
+        return ahead;
+    }
+    ahead.rows[0] = (fv_kz_ahead_rows){h->q + next * call->ldq, call->ldq, call->d};
+    if (h->dy != NULL)
+        ahead.rows[1] = (fv_kz_ahead_rows){h->dy + next * call->ldy, call->ldy, call->dv};
+    return ahead;
+}
+
+void fv_kz_fetch(const fv_kz_ahead *ahead, int64_t first, int64_t n)
+{
+    n = FV_MIN(n, ahead->n - first);
+    for (int i = 0; i < FV_COUNT(ahead->rows) && n > 0; i++) {
+        const fv_kz_ahead_rows *rows = &ahead->rows[i];
+        ahead->kr->prefetch_rows(n, rows->width, rows->x + first * rows->ld, rows->ld);
+    }
+}
+
+/* ---- keys' features ------------------------------------------------------------------------------------ */
+
+/* Log2-features in w->k become powers against the state's exponents; returns the largest log2. */
+static float key_powers(const fv_kz_call *call, fv_kz_work *w, int64_t n, const fv_kz_ahead *ahead)
+{
+    float largest = -INFINITY;
+    for (int64_t i = 0; i < n; i += FV_KZ_AHEAD) {
+        float top = call->kr->exp2_rows(FV_MIN(FV_KZ_AHEAD, n - i), call->r, w->k + i * call->r, call->r,
+                                        w->bias + i, w->state.e);
+        largest = FV_MAX(largest, top);
+        fv_kz_fetch(ahead, i, FV_KZ_AHEAD);
+    }
+    return largest;
+}
+
 float fv_kz_key_features(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     fv_rows rows = fv_kz_rows(call, h, true, begin, n);
     fv_kz_logits(call, h, w, &rows, w->k, w->c, NULL, w->bias);
-    if (!fv_kz_logs(call, w))
+    fv_kz_ahead ahead = fv_kz_ahead_of(call, h, true, begin + n);
+    if (!fv_kz_logs(call, w)) {
+        fv_kz_fetch(&ahead, 0, ahead.n);
         return 0;
-    float largest = call->kr->exp2_rows(n, call->r, w->k, call->r, w->bias, w->state.e);
+    }
+    float largest = key_powers(call, w, n, &ahead);
     if (fv_kz_has_coefficients(call, w))
         call->kr->mul(n * call->r, w->k, w->c, w->k);
     return largest;
@@ -361,6 +405,9 @@ int64_t fv_kz_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, i
 {
     fv_rows rows = fv_kz_rows(call, h, true, begin, n);
     fv_kz_logits(call, h, w, &rows, w->k, w->c, NULL, w->bias);
+    fv_kz_ahead ahead = fv_kz_ahead_of(call, h, true, begin + n);
+    if (!fv_kz_logs(call, w) || call->decaying)
+        fv_kz_fetch(&ahead, 0, ahead.n);
     if (call->decaying)
         return fv_kz_fade_keys(call, h, w, begin, n);
     if (!fv_kz_logs(call, w)) {
@@ -371,7 +418,7 @@ int64_t fv_kz_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, i
         fv_kz_logits(call, h, w, &rows, w->k, w->c, NULL, w->bias);
     }
     fv_kz_raise(call, &w->state, call->r, w->k, w->bias[0], w->factor);
-    float largest = call->kr->exp2_rows(n, call->r, w->k, call->r, w->bias, w->state.e);
+    float largest = key_powers(call, w, n, &ahead);
     int64_t taken = largest <= (float)FV_KZ_LIMIT ? n : fv_kz_cut(call, w, n);
     if (fv_kz_has_coefficients(call, w))
         call->kr->mul(taken * call->r, w->k, w->c, w->k);
@@ -395,21 +442,17 @@ void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, in
         fv_kz_lower(call, &w->state, call->r, w->factor);
 }
 
-void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t width, int64_t next,
-                 int64_t end)
-{
-    if (next < end)
-        call->kr->prefetch_rows(FV_MIN(call->C, end - next), width, x + next * ldx, ldx);
-}
-
 /* ---- queries ------------------------------------------------------------------------------------------ */
 
 void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     fv_rows rows = fv_kz_rows(call, h, false, begin, n);
     fv_kz_logits(call, h, w, &rows, w->q, w->c, NULL, w->bias);
+    fv_kz_ahead ahead = fv_kz_ahead_of(call, h, false, begin + n);
     if (fv_kz_logs(call, w))
-        fv_kz_query_powers(call, w, n, w->q);
+        fv_kz_query_powers(call, w, n, w->q, &ahead);
+    else
+        fv_kz_fetch(&ahead, 0, ahead.n);
     if (fv_kz_has_coefficients(call, w))
         call->kr->mul(n * call->r, w->q, w->c, w->q);
 }

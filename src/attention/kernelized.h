@@ -177,6 +177,21 @@ typedef struct fv_kz_head {
     float *d_gate;
 } fv_kz_head;
 
+/* Rows that are wanted soon. Those of one head lie far apart, where the processor does not foresee them. They are asked for a few at a
+ * time with work in between: as many as a tile has would fill its list of misses, and it would wait. */
+typedef struct fv_kz_ahead_rows {
+    const float *x;
+    int64_t ld, width;
+} fv_kz_ahead_rows;
+
+typedef struct fv_kz_ahead {
+    const fv_kernels *kr;
+    fv_kz_ahead_rows rows[2];
+    int64_t n; /* of each; below 1: none */
+} fv_kz_ahead;
+
+enum { FV_KZ_AHEAD = 4 };
+
 /* ---- kernelized.c: memory and pieces ---- */
 
 /* Carves the shared and per-worker parts of scratch; with a measuring arena it only counts. */
@@ -230,10 +245,10 @@ void fv_kz_state_add(const fv_kz_call *call, fv_kz_state *state, int64_t r, int6
                      const float *w, const float *x, int64_t ldx);
 /* S += k^T v, z += sum k with the first n keys in w->k; then z_f is brought back to [1, 2) where it grew large. */
 void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
-/* Brings the next C rows of x, from row `next` on and before `end`, on their way while this chunk is worked on: rows of one
- * head lie far apart, where the processor does not foresee them. */
-void fv_kz_fetch(const fv_kz_call *call, const float *x, int64_t ldx, int64_t width, int64_t next,
-                 int64_t end);
+/* What is read after this chunk or tile: keys and values, or queries (and gradients of outputs), from token `next` on. */
+fv_kz_ahead fv_kz_ahead_of(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_t next);
+/* Brings n of these rows on their way from row `first` on. */
+void fv_kz_fetch(const fv_kz_ahead *ahead, int64_t first, int64_t n);
 /* w->inv = 1 / guarded normaliser, from w->den; w->pass = derivative of the guarded one by the plain one. */
 void fv_kz_normalise(const fv_kz_call *call, fv_kz_work *w, int64_t n);
 /* w->a = lower triangle of q k^T (0 above), row sums added to w->den. */
@@ -258,8 +273,9 @@ void fv_kz_lower(const fv_kz_call *call, fv_kz_state *state, int64_t n, float *f
 void fv_kz_settle(const fv_kz_call *call, fv_kz_work *w, double lambda);
 /* Whether no key had the feature with these sums, S [dv] and z: its exponent says nothing. */
 bool fv_kz_row_is_empty(const fv_kernels *kr, int64_t dv, const float *S, float z);
-/* x [n][r], log2-features of queries, become 2^(x + E - top), top the largest of each row: w->top [n]. */
-void fv_kz_query_powers(const fv_kz_call *call, fv_kz_work *w, int64_t n, float *x);
+/* x [n][r], log2-features of queries, become 2^(x + E - top), top the largest of each row: w->top [n]. Fetches what is ahead (NULL:
+ * nothing). */
+void fv_kz_query_powers(const fv_kz_call *call, fv_kz_work *w, int64_t n, float *x, const fv_kz_ahead *ahead);
 
 /* ---- kernelized_wide.c: plain maps with exponents ---- */
 

@@ -60,7 +60,7 @@ void fv_kz_row_powers(const fv_kz_call *call, fv_kz_work *w, const fv_rows *rows
 {
     int64_t n = rows->n, r = call->r;
     if (!rows->key) {
-        fv_kz_query_powers(call, w, n, x);
+        fv_kz_query_powers(call, w, n, x, NULL);
     } else if (!call->decaying) {
         (void)call->kr->exp2_rows(n, r, x, r, w->bias, w->state.e);
     } else {
@@ -401,8 +401,6 @@ static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_k
     }
     for (int64_t t = 0; t < h->nq; t += call->C) {
         int64_t n = FV_MIN(call->C, h->nq - t);
-        fv_kz_fetch(call, h->q, call->ldq, call->d, t + n, h->nq);
-        fv_kz_fetch(call, h->dy, call->ldy, call->dv, t + n, h->nq);
         fv_kz_back_rows(call, h, w, t, n);
         fv_kz_state_add(call, &w->grad, call->r, n, w->q, w->rho, w->g, call->dv);
     }
@@ -410,8 +408,6 @@ static void bidirectional_head(const fv_kz_call *call, const fv_kz_head *h, fv_k
         int64_t n = FV_MIN(call->C, h->nk - t);
         /* Against the final exponents, which no key exceeds by more than the state's own range. */
         (void)fv_kz_key_features(call, h, w, t, n);
-        fv_kz_fetch(call, h->k, call->ldk, call->d, t + n, h->nk);
-        fv_kz_fetch(call, h->v, call->ldv, call->dv, t + n, h->nk);
         fv_kz_back_keys(call, h, w, t, n);
     }
 }

@@ -38,8 +38,6 @@ static void add_diagonal(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work
 static int64_t try_chunk(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n)
 {
     int64_t taken = fv_kz_keys(call, h, w, begin, n);
-    fv_kz_fetch(call, h->k, call->ldk, call->d, begin + taken, h->nk);
-    fv_kz_fetch(call, h->v, call->ldv, call->dv, begin + taken, h->nk);
     return fv_kz_chunk_outputs(call, h, w, begin, n, taken);
 }
 
@@ -51,7 +49,6 @@ int64_t fv_kz_chunk_outputs(const fv_kz_call *call, const fv_kz_head *h, fv_kz_w
     float *y = h->y + begin * call->ldy;
     /* All n rows go through the products, whatever was taken: equal shapes give equal bits. */
     fv_kz_queries(call, h, w, begin, n);
-    fv_kz_fetch(call, h->q, call->ldq, call->d, begin + taken, h->nk);
     kr->row_dots(n, r, 1.0f, w->q, r, w->state.z, 0, 0.0f, w->den);
     fv_kz_scores(call, w, n);
     taken = fv_kz_moderate_rows(call, w, taken);
@@ -123,7 +120,6 @@ int64_t fv_kz_read_rows(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work 
     int64_t moderate = fv_kz_query_sums(call, h, w, begin, n);
     if (moderate < n)
         return moderate;
-    fv_kz_fetch(call, h->q, call->ldq, call->d, begin + n, h->nq);
     fv_kz_normalise(call, w, n);
     if (n == 1) {
         kr->gemv('T', r, dv, w->inv[0], state->S, dv, w->q, 0.0f, y);
@@ -150,8 +146,6 @@ static void absorb_keys(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work 
         if (taken > 0)
             continue;
         taken = fv_kz_keys(call, h, w, t, fv_kz_chunk_tokens(call, t, h->nk));
-        fv_kz_fetch(call, h->k, call->ldk, call->d, t + taken, h->nk);
-        fv_kz_fetch(call, h->v, call->ldv, call->dv, t + taken, h->nk);
         fv_kz_absorb(call, h, w, t, taken);
     }
 }

@@ -119,7 +119,7 @@ static bool sweep(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, co
         w->sums[i] = w->top[i];
     }
     if (fv_kz_logs(call, w))
-        fv_kz_query_powers(call, w, n, w->q);
+        fv_kz_query_powers(call, w, n, w->q, NULL);
     if (fv_kz_has_coefficients(call, w))
         kr->mul(n * r, w->q, w->c, w->q);
     for (int64_t t = 0; t < keys; t += call->C) {
