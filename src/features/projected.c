@@ -118,6 +118,19 @@ static bool find_blocks(const fv_map_params *p, const prepared_rows *v, const fl
     return v->fast.blocks > 0;
 }
 
+enum { SQUARE = 16 }; /* a cache line of floats */
+
+/* dense[c][f] = factor channels[c] w[f][c] for rows f and channels c in a square, which stays in the cache while it is turned. */
+static void prepare_square(int64_t f0, int64_t f1, int64_t c0, int64_t c1, const float *w, int64_t d,
+                           double factor, const float *channels, float *dense, int64_t m)
+{
+    for (int64_t c = c0; c < c1; c++) {
+        double scale = channels != NULL ? factor * (double)channels[c] : factor;
+        for (int64_t f = f0; f < f1; f++)
+            dense[c * m + f] = (float)(scale * (double)w[f * d + c]);
+    }
+}
+
 void fv_map_prepare_rows(const fv_map_params *p, int64_t m, const float *w, double factor,
                          const float *channels, float *prepared)
 {
@@ -134,11 +147,10 @@ void fv_map_prepare_rows(const fv_map_params *p, int64_t m, const float *w, doub
         v.fast.first[f] = (float)(size * channel) * sign;
         v.fast.last[f] = (float)(factor / size * (double)v.fast.lengths[f]);
     }
-    for (int64_t f = fast; f < m; f++)
-        for (int64_t c = 0; c < d; c++) {
-            double channel = channels != NULL ? (double)channels[c] : 1;
-            v.dense[c * m + f] = (float)(factor * channel * (double)w[f * d + c]);
-        }
+    for (int64_t f = fast; f < m; f += SQUARE)
+        for (int64_t c = 0; c < d; c += SQUARE)
+            prepare_square(f, FV_MIN(f + SQUARE, m), c, FV_MIN(c + SQUARE, d), w, d, factor, channels,
+                           v.dense, m);
     if (v.whole != NULL)
         *v.whole = (float)fast;
 }
