@@ -192,7 +192,7 @@ typedef struct fv_kz_ahead {
 
 enum { FV_KZ_AHEAD = 4 };
 
-/* ---- kernelized.c: memory and pieces ---- */
+/* ---- kernelized.c: memory and pieces; kernelized_features.c: features of keys and queries ---- */
 
 /* Carves the shared and per-worker parts of scratch; with a measuring arena it only counts. */
 void fv_kz_carve(fv_kz_call *call, fv_arena *arena, bool backward);
