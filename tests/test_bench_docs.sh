@@ -17,7 +17,7 @@ BENCH_QUICK=1 BENCH_DOCS=$PWD/RESULTS.md BENCH_ROWS=$PWD/rows FAVOR=$FAVOR "$FAV
     exit 1
 }
 sections=$(grep -c '^## ' RESULTS.md)
-expect 'sections' 6 "$sections"
+expect 'sections' 11 "$sections"
 expect 'commands' "$sections" "$(grep -c '^favor bench' RESULTS.md)"
 expect 'tables' "$sections" "$(grep -cE '^(kind|model) +' RESULTS.md)"
 expect 'machines' "$sections" "$(grep -c '^favor [0-9].* kernels ' RESULTS.md)"
