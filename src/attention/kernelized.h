@@ -245,7 +245,7 @@ void fv_kz_state_add(const fv_kz_call *call, fv_kz_state *state, int64_t r, int6
                      const float *w, const float *x, int64_t ldx);
 /* S += k^T v, z += sum k with the first n keys in w->k; then z_f is brought back to [1, 2) where it grew large. */
 void fv_kz_absorb(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin, int64_t n);
-/* What is read after this chunk or tile: keys and values, or queries (and gradients of outputs), from token `next` on. */
+/* What is read after this chunk or tile: keys and values, or queries (and gradients of outputs), from token `next` on; below 0: nothing. */
 fv_kz_ahead fv_kz_ahead_of(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_t next);
 /* Brings n of these rows on their way from row `first` on. */
 void fv_kz_fetch(const fv_kz_ahead *ahead, int64_t first, int64_t n);

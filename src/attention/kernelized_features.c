@@ -6,7 +6,7 @@
 
 fv_kz_ahead fv_kz_ahead_of(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_t next)
 {
-    int64_t end = key ? h->nk : h->nq;
+    int64_t end = next < 0 ? next : key ? h->nk : h->nq;
     fv_kz_ahead ahead = {.kr = call->kr, .n = FV_MIN(call->C, end - next)};
     if (key) {
         ahead.rows[0] = (fv_kz_ahead_rows){h->k + next * call->ldk, call->ldk, call->d};
@@ -99,7 +99,9 @@ void fv_kz_queries(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, i
 {
     fv_rows rows = fv_kz_rows(call, h, false, begin, n);
     fv_kz_logits(call, h, w, &rows, w->q, w->c, NULL, w->bias);
-    fv_kz_ahead ahead = fv_kz_ahead_of(call, h, false, begin + n);
+    /* Backward takes the last chunk first. */
+    bool reverse = call->grad != NULL && call->op->options.causal;
+    fv_kz_ahead ahead = fv_kz_ahead_of(call, h, false, reverse ? begin - call->C : begin + n);
     if (fv_kz_logs(call, w))
         fv_kz_query_powers(call, w, n, w->q, &ahead);
     else
