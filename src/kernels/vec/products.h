@@ -129,6 +129,8 @@ static void all_column_sums(int64_t n, int64_t c, float alpha, const float *w, c
     int64_t f = 0;
     for (; f + COLUMNS * VL <= c; f += COLUMNS * VL)
         column_sums(n, COLUMNS, part_whole(), alpha, w, a + f, lda, z + f);
+    for (; f + COLUMNS / 2 * VL <= c; f += COLUMNS / 2 * VL) /* heads of 64 */
+        column_sums(n, COLUMNS / 2, part_whole(), alpha, w, a + f, lda, z + f);
     for (; f + VL <= c; f += VL)
         column_sums(n, 1, part_whole(), alpha, w, a + f, lda, z + f);
     if (f < c)
