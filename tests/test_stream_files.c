@@ -1,8 +1,10 @@
 /* test_stream_files.c: which model the state of a stream belongs to, and files that are none. What a whole state holds is
  * looked at in test_stream.c. */
+#include "model/stream.h"
 #include "model/transformer.h"
 #include "support/scratch.h"
 #include "support/tiny_model.h"
+#include <favor/tensors.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -56,6 +58,41 @@ static void test_wrong_files(void **state)
     fv_stream_destroy(stream);
     fv_stream_destroy(small);
     fv_model_destroy(wide);
+    fv_model_destroy(model);
+    fv_context_destroy(ctx);
+}
+
+/* A file has the keys of a token side by side, [rows][G][d], whatever room the stream has. */
+static void test_rows_of_keys(void **state)
+{
+    (void)state;
+    enum { TOKENS = 5, HEADS = 2, DIM = 8, ROOM = 11 };
+    fv_context *ctx = tiny_context(1);
+    static const char *const exact[] = {"is_decoder", "true", "attention.kind", "exact", NULL};
+    fv_model *model = tiny_model(ctx, exact);
+    const int32_t tokens[TOKENS] = {1, 2, 3, 4, 5};
+    float logits[VOCABULARY];
+    fv_stream *stream;
+    fv_tensors *file;
+    OK(fv_stream_create(&stream, model, ROOM));
+    OK(fv_stream_feed(stream, tokens, TOKENS, logits));
+    OK(fv_stream_save(stream, scratch_path("rows.safetensors")));
+    OK(fv_tensors_open(&file, ctx, scratch_path("rows.safetensors")));
+    const fv_tensor *keys = fv_tensors_find(file, "layers.1.keys");
+    assert_non_null(keys);
+    assert_int_equal(keys->rank, 3);
+    assert_memory_equal(keys->shape, ((int64_t[]){TOKENS, HEADS, DIM}), 3 * sizeof(int64_t));
+    fv_stream_place place =
+        fv_stream_place_at(stream, 2); /* two kinds a layer, the second of which is not there */
+    assert_true(place.layer == 1 && place.part == 0);
+    fv_state_view view;
+    OK(fv_attention_state_view(place.op->op, place.state, &view));
+    for (int64_t t = 0; t < TOKENS; t++)
+        for (int64_t g = 0; g < HEADS; g++)
+            assert_memory_equal((const float *)keys->data + (t * HEADS + g) * DIM,
+                                view.keys + (g * ROOM + t) * DIM, DIM * sizeof(float));
+    fv_tensors_close(file);
+    fv_stream_destroy(stream);
     fv_model_destroy(model);
     fv_context_destroy(ctx);
 }
@@ -158,6 +195,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_rows_of_keys),
         cmocka_unit_test(test_fingerprint),
         cmocka_unit_test(test_settings),
     };

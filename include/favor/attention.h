@@ -264,7 +264,7 @@ FV_API FV_NODISCARD fv_status fv_attention_backward(const fv_attention *op, cons
 
 /* What a state of need.state bytes holds, for saving it in other formats. Pointers into the state.
  * True sums are S * 2^exponent, z * 2^exponent. Kinds that keep keys (exact, sparse patterns) use keys and values:
- * token t stands in row t, and from `pinned` on, where there are more rows than that (window, longformer), in row
+ * token t stands in row t of every head, and from `pinned` on, where there are more rows than that (window, longformer), in row
  * pinned + (t - pinned) % (capacity - pinned), until a later one takes its place. */
 typedef struct fv_state_view {
     int64_t tokens;   /* t, tokens seen */
@@ -273,8 +273,8 @@ typedef struct fv_state_view {
     float *z;         /* [H][r] */
     float *exponent;  /* [H][r], integers */
     double *decayed;  /* [H]: log2 of the factor the state's tokens put on whatever came before them */
-    float *keys;      /* [capacity][G][d], first min(tokens, capacity) valid; NULL for kernelized kinds */
-    float *values;    /* [capacity][G][dv] */
+    float *keys;   /* [G][capacity][d], first min(tokens, capacity) rows valid; NULL for kernelized kinds */
+    float *values; /* [G][capacity][dv] */
     int64_t capacity; /* rows */
     int64_t pinned;   /* rows of the first tokens; = capacity: every token is kept, no more fit */
 } fv_state_view;

@@ -21,9 +21,6 @@ fv_exact_scratch fv_exact_scratch_push(fv_arena *arena, const fv_attention *op, 
 
 /* ---- tiles ------------------------------------------------------------------------------------------- */
 
-/* Query heads of a key head in a step, hardly more. */
-enum { STEP_ROWS = 8 };
-
 /* n query rows against c keys, and the running sums of these rows. */
 typedef struct tile {
     int64_t n, c;
@@ -33,14 +30,15 @@ typedef struct tile {
     float *o, *top, *sum;
 } tile;
 
-/* s [n][c] = q k^T + b in base 2. A single row is a matrix-vector product. */
+/* s [n][c] = q k^T + b in base 2. A single row, of a step, takes several keys side by side: it reads each once. */
 static void score(const fv_attention *op, const tile *x, float *s)
 {
     const fv_kernels *kr = op->ctx->kernels;
     float factor = fv_softmax_factor(op);
-    if (x->n == 1)
-        kr->gemv('N', x->c, op->options.dim, factor, x->k, x->ldk, x->q, 0.0f, s);
-    else
+    if (x->n == 1) {
+        kr->few_rows(1, x->c, op->options.dim, x->q, x->ldq, x->k, x->ldk, 0.0f, s, x->c);
+        kr->scale(x->c, factor, s, s);
+    } else
         kr->gemm('N', 'T', x->n, x->c, op->options.dim, factor, x->q, x->ldq, x->k, x->ldk, 0.0f, s, x->c);
     fv_exact_bias_add(op, x->bias, x->n, x->c, s);
 }
@@ -135,11 +133,6 @@ static void attend_keys(const fv_attention *op, const fv_exact_rows *r, fv_exact
     if (copy) {
         kr->copy_rows(c, d, r->k + j * r->ldk, r->ldk, t->k, d);
         kr->copy_rows(c, dv, r->v + j * r->ldv, r->ldv, t->v, dv);
-    } else if (r->n <= STEP_ROWS) {
-        /* A step reads each row once, far from the one before, which no processor foresees. */
-        int64_t next = j + c, n = FV_MIN(c, r->open - next);
-        kr->prefetch_rows(c, dv, r->v + j * r->ldv, r->ldv);
-        kr->prefetch_rows(FV_MAX(n, 0), d, r->k + next * r->ldk, r->ldk);
     }
     for (int64_t i = 0; i < r->n; i += tiles.rows) {
         int64_t seen = FV_MIN(c, r->open + (r->causal ? i : 0) - j);
@@ -218,18 +211,17 @@ static void find_keys(const forward_call *c, int64_t s, int64_t g, fv_exact_rows
     const fv_attention_options *o = &c->op->options;
     int64_t begin = fv_layout_keys(c->layout)[s];
     *past = 0;
-    r->ldk = c->io.k_stride, r->ldv = c->io.v_stride;
-    r->k = c->io.k, r->v = c->io.v;
     if (c->io.state != NULL) {
         *past = c->states[s]->tokens - (fv_layout_keys(c->layout)[s + 1] - begin);
-        begin = 0;
-        r->ldk = o->kv_heads * o->dim, r->ldv = o->kv_heads * o->value_dim;
-        r->k = fv_kv_cache_keys(c->states[s]), r->v = fv_kv_cache_values(c->op, c->states[s]);
-    }
-    if (r->k == NULL) /* of a call that has no key */
+        r->ldk = o->dim, r->ldv = o->value_dim;
+        r->k = fv_kv_cache_keys(c->op, c->states[s], g), r->v = fv_kv_cache_values(c->op, c->states[s], g);
         return;
-    r->k += begin * r->ldk + g * o->dim;
-    r->v += begin * r->ldv + g * o->value_dim;
+    }
+    if (c->io.k == NULL) /* of a call that has no key */
+        return;
+    r->ldk = c->io.k_stride, r->ldv = c->io.v_stride;
+    r->k = c->io.k + begin * r->ldk + g * o->dim;
+    r->v = c->io.v + begin * r->ldv + g * o->value_dim;
 }
 
 static void forward_task(void *arg, int64_t index, int worker)

@@ -2,25 +2,17 @@
 #include "attention/kv_cache.h"
 #include <string.h>
 
-static int64_t key_floats(const fv_attention *op)
-{
-    return op->options.kv_heads * op->options.dim;
-}
-
-static int64_t value_floats(const fv_attention *op)
-{
-    return op->options.kv_heads * op->options.value_dim;
-}
-
-static size_t block_bytes(int64_t capacity, int64_t width)
+static size_t block_bytes(const fv_attention *op, int64_t capacity, int64_t width)
 {
     int64_t floats;
-    return fv_mul(capacity, width, &floats) ? fv_bytes(floats, sizeof(float)) : SIZE_MAX;
+    bool fits = fv_mul(capacity, op->options.kv_heads * width, &floats);
+    return fits ? fv_bytes(floats, sizeof(float)) : SIZE_MAX;
 }
 
 size_t fv_kv_cache_bytes(const fv_attention *op, int64_t capacity)
 {
-    size_t keys = block_bytes(capacity, key_floats(op)), values = block_bytes(capacity, value_floats(op));
+    size_t keys = block_bytes(op, capacity, op->options.dim);
+    size_t values = block_bytes(op, capacity, op->options.value_dim);
     return fv_add_bytes(sizeof(fv_kv_cache), fv_add_bytes(keys, values));
 }
 
@@ -32,14 +24,15 @@ void fv_kv_cache_init(const fv_attention *op, int64_t capacity, int64_t pinned, 
     cache->pinned = pinned;
 }
 
-float *fv_kv_cache_keys(fv_kv_cache *cache)
+float *fv_kv_cache_keys(const fv_attention *op, fv_kv_cache *cache, int64_t g)
 {
-    return (float *)(cache + 1);
+    return (float *)(cache + 1) + g * cache->capacity * op->options.dim;
 }
 
-float *fv_kv_cache_values(const fv_attention *op, fv_kv_cache *cache)
+float *fv_kv_cache_values(const fv_attention *op, fv_kv_cache *cache, int64_t g)
 {
-    return (float *)((char *)(cache + 1) + block_bytes(cache->capacity, key_floats(op)));
+    char *values = (char *)(cache + 1) + block_bytes(op, cache->capacity, op->options.dim);
+    return (float *)(void *)values + g * cache->capacity * op->options.value_dim;
 }
 
 void fv_kv_cache_view(const fv_attention *op, void *state, fv_state_view *view)
@@ -47,8 +40,8 @@ void fv_kv_cache_view(const fv_attention *op, void *state, fv_state_view *view)
     fv_kv_cache *cache = state;
     *view = (fv_state_view){
         .tokens = cache->tokens,
-        .keys = fv_kv_cache_keys(cache),
-        .values = fv_kv_cache_values(op, cache),
+        .keys = fv_kv_cache_keys(op, cache, 0),
+        .values = fv_kv_cache_values(op, cache, 0),
         .capacity = cache->capacity,
         .pinned = cache->pinned,
     };
@@ -107,12 +100,14 @@ static void store(const fv_attention *op, fv_kv_cache *cache, int64_t n, const f
                   const float *v, int64_t ldv)
 {
     const fv_kernels *kr = op->ctx->kernels;
-    int64_t key = key_floats(op), value = value_floats(op), seen = cache->tokens, total = seen + n, row, run;
-    float *keys = fv_kv_cache_keys(cache), *values = fv_kv_cache_values(op, cache);
+    int64_t d = op->options.dim, dv = op->options.value_dim, seen = cache->tokens, total = seen + n, row, run;
     for (int64_t j = next_kept(cache, seen, total); j < total; j = next_kept(cache, j + run, total)) {
+        const float *k_j = k + (j - seen) * ldk, *v_j = v + (j - seen) * ldv;
         run = fv_kv_cache_run(cache, j, 1, total - j, &row);
-        kr->copy_rows(run, key, k + (j - seen) * ldk, ldk, keys + row * key, key);
-        kr->copy_rows(run, value, v + (j - seen) * ldv, ldv, values + row * value, value);
+        for (int64_t g = 0; g < op->options.kv_heads; g++) {
+            kr->copy_rows(run, d, k_j + g * d, ldk, fv_kv_cache_keys(op, cache, g) + row * d, d);
+            kr->copy_rows(run, dv, v_j + g * dv, ldv, fv_kv_cache_values(op, cache, g) + row * dv, dv);
+        }
     }
     cache->tokens = total;
 }
@@ -132,11 +127,13 @@ void fv_kv_caches_store(const fv_attention *op, const fv_layout *layout, const f
 
 static void copy_row(const fv_attention *op, fv_kv_cache *from, int64_t row, fv_kv_cache *to, int64_t to_row)
 {
-    int64_t key = key_floats(op), value = value_floats(op);
-    memmove(fv_kv_cache_keys(to) + to_row * key, fv_kv_cache_keys(from) + row * key,
-            (size_t)key * sizeof(float));
-    memmove(fv_kv_cache_values(op, to) + to_row * value, fv_kv_cache_values(op, from) + row * value,
-            (size_t)value * sizeof(float));
+    int64_t d = op->options.dim, dv = op->options.value_dim;
+    for (int64_t g = 0; g < op->options.kv_heads; g++) {
+        memmove(fv_kv_cache_keys(op, to, g) + to_row * d, fv_kv_cache_keys(op, from, g) + row * d,
+                (size_t)d * sizeof(float));
+        memmove(fv_kv_cache_values(op, to, g) + to_row * dv, fv_kv_cache_values(op, from, g) + row * dv,
+                (size_t)dv * sizeof(float));
+    }
 }
 
 static void reverse(float *x, int64_t rows, int64_t width)
@@ -159,10 +156,10 @@ static void rotate(float *x, int64_t rows, int64_t width, int64_t by)
 /* Moves what the cache keeps to where it stands behind `by` other tokens, in place. */
 static void shift(const fv_attention *op, fv_kv_cache *c, int64_t by)
 {
-    int64_t key = key_floats(op), value = value_floats(op), total = c->tokens + by;
-    if (ring_of(c) > 0) {
-        rotate(fv_kv_cache_keys(c) + c->pinned * key, ring_of(c), key, by % ring_of(c));
-        rotate(fv_kv_cache_values(op, c) + c->pinned * value, ring_of(c), value, by % ring_of(c));
+    int64_t d = op->options.dim, dv = op->options.value_dim, ring = ring_of(c), total = c->tokens + by;
+    for (int64_t g = 0; ring > 0 && g < op->options.kv_heads; g++) {
+        rotate(fv_kv_cache_keys(op, c, g) + c->pinned * d, ring, d, by % ring);
+        rotate(fv_kv_cache_values(op, c, g) + c->pinned * dv, ring, dv, by % ring);
     }
     for (int64_t j = FV_MIN(c->pinned, c->tokens) - 1; j >= 0; j--) /* last first: none is in another's way */
         if (next_kept(c, j + by, total) == j + by)

@@ -1,5 +1,5 @@
 /* attention/kv_cache.h: the state of softmax kinds that stream: keys and values of the tokens they may still look at.
- * A cache has `capacity` rows: the first `pinned` tokens stand in the first rows, the others in a ring behind them,
+ * A cache has `capacity` rows a head, which stand together, since a token reads them head by head: the first `pinned` tokens stand in the first rows, the others in a ring behind them,
  * which holds the last ones. Without a ring (pinned = capacity) every token is kept, and a full cache refuses more.
  */
 #ifndef FV_KV_CACHE_H
@@ -7,7 +7,7 @@
 
 #include "attention/mechanism.h"
 
-/* A stream's memory: this header, keys [capacity][G][d], values [capacity][G][dv], each 64-byte aligned. */
+/* A stream's memory: this header, keys [G][capacity][d], values [G][capacity][dv], each 64-byte aligned. */
 typedef struct fv_kv_cache {
     int64_t tokens; /* seen; every state begins with its count */
     int64_t capacity, pinned;
@@ -16,8 +16,9 @@ typedef struct fv_kv_cache {
 
 size_t fv_kv_cache_bytes(const fv_attention *op, int64_t capacity);
 void fv_kv_cache_init(const fv_attention *op, int64_t capacity, int64_t pinned, void *state);
-float *fv_kv_cache_keys(fv_kv_cache *cache);
-float *fv_kv_cache_values(const fv_attention *op, fv_kv_cache *cache);
+/* Rows of key head g: [capacity][d], [capacity][dv]. */
+float *fv_kv_cache_keys(const fv_attention *op, fv_kv_cache *cache, int64_t g);
+float *fv_kv_cache_values(const fv_attention *op, fv_kv_cache *cache, int64_t g);
 /* Of tokens j, j + step, ... which are all kept: how many of n stand `step` rows apart; the first in row *row. */
 int64_t fv_kv_cache_run(const fv_kv_cache *cache, int64_t j, int64_t step, int64_t n, int64_t *row);
 

@@ -214,9 +214,8 @@ static void view_group(const forward_call *c, int64_t s, int64_t h, group_view *
         return;
     fv_kv_cache *cache = c->states[s];
     x->cache = cache;
-    x->past =
-        (key_rows){fv_kv_cache_keys(cache) + g * o->dim, fv_kv_cache_values(c->op, cache) + g * o->value_dim,
-                   o->kv_heads * o->dim, o->kv_heads * o->value_dim};
+    x->past = (key_rows){fv_kv_cache_keys(c->op, cache, g), fv_kv_cache_values(c->op, cache, g), o->dim,
+                         o->value_dim};
 }
 
 static void forward_task(void *arg, int64_t index, int worker)

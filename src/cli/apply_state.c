@@ -9,7 +9,7 @@
  *     exponent  F32 [sequences,H,r]
  *     decayed   F64 [sequences,H]       where a gate or decay forgets: log2 of the factor on what came before
  *
- * Kinds that keep keys: rows of the sequences' states (fv_state_view), end to end: all tokens, or as many as a window
+ * Kinds that keep keys: rows of the sequences' states (fv_state_view), heads side by side, end to end: all tokens, or as many as a window
  * and global tokens want:
  *
  *     keys      F32 [rows,G,d]
@@ -233,6 +233,24 @@ static fv_status read_store(apply *a, const char *path, fv_tensors *file, store 
 
 /* ---- states and fields --------------------------------------------------------------------------- */
 
+static void copy_bytes(char *inside, char *outside, size_t bytes, bool to_state)
+{
+    if (bytes > 0)
+        memcpy(to_state ? inside : outside, to_state ? outside : inside, bytes);
+}
+
+/* `rows` rows of keys of a field: a state has a head's together, [G][capacity][d]. */
+static void move_rows(const field *f, int64_t capacity, int64_t rows, char *inside, char *outside,
+                      bool to_state)
+{
+    int64_t heads = f->shape[0];
+    size_t row = field_bytes(f, 1) / (size_t)heads;
+    for (int64_t n = 0; n < rows * heads; n++) {
+        int64_t r = n / heads, g = n % heads;
+        copy_bytes(inside + (size_t)(g * capacity + r) * row, outside + (size_t)n * row, row, to_state);
+    }
+}
+
 /* Copies every field of sequence n between its state and the store. */
 static fv_status move_state(apply *a, store *s, int64_t n, int64_t rows_before, bool to_state)
 {
@@ -240,11 +258,12 @@ static fv_status move_state(apply *a, store *s, int64_t n, int64_t rows_before, 
     CLI_TRY(fv_attention_state_view(a->op, a->states[n], &view));
     for (int i = 0; i < s->count; i++) {
         const field *f = &s->fields[i];
-        int64_t begin = f->in_rows ? rows_before : n, count = f->in_rows ? rows_of(s, n) : 1;
-        char *outside = f->data + field_bytes(f, begin), *inside = view_field(&view, f->name);
-        size_t bytes = field_bytes(f, count);
-        if (bytes > 0)
-            memcpy(to_state ? inside : outside, to_state ? outside : inside, bytes);
+        char *outside = f->data + field_bytes(f, f->in_rows ? rows_before : n);
+        char *inside = view_field(&view, f->name);
+        if (f->in_rows)
+            move_rows(f, view.capacity, rows_of(s, n), inside, outside, to_state);
+        else
+            copy_bytes(inside, outside, field_bytes(f, 1), to_state);
     }
     return to_state ? fv_attention_state_set_tokens(a->op, a->states[n], s->tokens[n]) : FV_OK;
 }

@@ -480,14 +480,16 @@ fv_status fv_stream_pieces(const fv_stream_place *place, fv_state_piece pieces[F
     TRY(fv_attention_state_view(place->op->op, place->state, &view));
     if (view.keys != NULL) {
         int64_t rows = FV_MIN(tokens, view.capacity);
-        pieces[(*count)++] = (fv_state_piece){"keys", view.keys, 3, {rows, o->kv_heads, o->dim}};
-        pieces[(*count)++] = (fv_state_piece){"values", view.values, 3, {rows, o->kv_heads, o->value_dim}};
+        pieces[(*count)++] =
+            (fv_state_piece){"keys", view.keys, 3, {rows, o->kv_heads, o->dim}, view.capacity};
+        pieces[(*count)++] =
+            (fv_state_piece){"values", view.values, 3, {rows, o->kv_heads, o->value_dim}, view.capacity};
         return FV_OK;
     }
     if (view.S == NULL) /* a kind that remembers nothing */
         return FV_OK;
-    pieces[(*count)++] = (fv_state_piece){"S", view.S, 3, {o->heads, view.features, o->value_dim}};
-    pieces[(*count)++] = (fv_state_piece){"z", view.z, 2, {o->heads, view.features}};
-    pieces[(*count)++] = (fv_state_piece){"exponent", view.exponent, 2, {o->heads, view.features}};
+    pieces[(*count)++] = (fv_state_piece){"S", view.S, 3, {o->heads, view.features, o->value_dim}, 0};
+    pieces[(*count)++] = (fv_state_piece){"z", view.z, 2, {o->heads, view.features}, 0};
+    pieces[(*count)++] = (fv_state_piece){"exponent", view.exponent, 2, {o->heads, view.features}, 0};
     return FV_OK;
 }

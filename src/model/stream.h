@@ -55,12 +55,13 @@ fv_status fv_stream_check(const fv_model *model);
 int64_t fv_stream_places(const fv_stream *stream);
 fv_stream_place fv_stream_place_at(const fv_stream *stream, int64_t index);
 
-/* Numbers of one state, as they are saved. */
+/* Numbers of one state, and the shape in which they are saved. */
 typedef struct fv_state_piece {
     const char *name; /* "S" */
     float *data;
     int rank;
     int64_t shape[3];
+    int64_t room; /* > 0: rows of keys; data is [shape[1]][room][shape[2]], the first shape[0] rows of each */
 } fv_state_piece;
 
 enum { FV_STATE_PIECES = 3 };

@@ -1,5 +1,5 @@
 /* stream_files.c: a stream on disk: a safetensors file with the pieces of every layer's state
- * ("layers.N.S", ".z", ".exponent", or ".keys", ".values", rows as in fv_state_view), those of local heads beside
+ * ("layers.N.S", ".z", ".exponent", or ".keys", ".values", [rows][G][d], rows as in fv_state_view), those of local heads beside
  * others as "layers.N.local.", "tokens" [1] and "logits" [vocabulary]; of an encoder-decoder "decoder.layers.N.S",
  * "decoder.layers.N.cross_attention.S" and "source_tokens" [1]. Its metadata holds what the numbers mean nothing without:
  * the fingerprint of the model's numbers, and its settings by their names.
@@ -85,11 +85,12 @@ static int64_t add_settings(const fv_model *model, fv_metadata *metadata, int64_
 typedef struct tensor_list {
     fv_tensor *tensors;
     char (*names)[FV_NAME_BYTES];
+    int64_t *rooms; /* of their pieces: where it is > 0, data is laid out as the state, not as the tensor */
     int64_t count;
 } tensor_list;
 
-static fv_tensor *add_tensor(tensor_list *list, const void *data, fv_dtype dtype, int rank,
-                             const int64_t *shape)
+static void add_tensor(tensor_list *list, const void *data, fv_dtype dtype, int rank, const int64_t *shape,
+                       int64_t room)
 {
     fv_tensor *t = &list->tensors[list->count];
     *t =
@@ -98,8 +99,7 @@ static fv_tensor *add_tensor(tensor_list *list, const void *data, fv_dtype dtype
         t->shape[i] = shape[i];
         t->count *= shape[i];
     }
-    list->count++;
-    return t;
+    list->rooms[list->count++] = room;
 }
 
 static fv_status list_pieces(const fv_model *model, const fv_stream_place *place, tensor_list *list)
@@ -114,7 +114,7 @@ static fv_status list_pieces(const fv_model *model, const fv_stream_place *place
         fv_layer_prefix(&model->shape, place->use, place->layer, name);
         size_t used = strlen(name);
         snprintf(name + used, FV_NAME_BYTES - used, "%s%s", which, pieces[i].name);
-        add_tensor(list, pieces[i].data, FV_F32, pieces[i].rank, pieces[i].shape);
+        add_tensor(list, pieces[i].data, FV_F32, pieces[i].rank, pieces[i].shape, pieces[i].room);
     }
     return FV_OK;
 }
@@ -122,7 +122,7 @@ static fv_status list_pieces(const fv_model *model, const fv_stream_place *place
 static void list_own(tensor_list *list, const char *name, const void *data, fv_dtype dtype, int64_t count)
 {
     snprintf(list->names[list->count], FV_NAME_BYTES, "%s", name);
-    add_tensor(list, data, dtype, 1, &count);
+    add_tensor(list, data, dtype, 1, &count, 0);
 }
 
 static fv_status fill_list(const fv_stream *stream, tensor_list *list)
@@ -147,26 +147,67 @@ static fv_status with_list(const fv_stream *stream, list_use *use, const void *a
     fv_context *ctx = stream->model->ctx;
     int64_t most = fv_stream_places(stream) * FV_STATE_PIECES + OWN;
     tensor_list list = {fv_alloc_array(ctx, most, sizeof *list.tensors),
-                        fv_alloc_array(ctx, most, sizeof *list.names), 0};
-    fv_status status = list.tensors == NULL || list.names == NULL ? FV_ERR_RESOURCE : FV_OK;
+                        fv_alloc_array(ctx, most, sizeof *list.names),
+                        fv_alloc_array(ctx, most, sizeof *list.rooms), 0};
+    bool made = list.tensors != NULL && list.names != NULL && list.rooms != NULL;
+    fv_status status = made ? FV_OK : FV_ERR_RESOURCE;
     if (status == FV_OK)
         status = fill_list(stream, &list);
     if (status == FV_OK)
         status = use(stream, &list, arg);
+    fv_free(ctx, list.rooms);
     fv_free(ctx, list.names);
     fv_free(ctx, list.tensors);
     return status;
 }
 
+/* Rows of keys between a state, [G][room][d], and a tensor, [rows][G][d]. */
+static void turn_rows(const fv_model *model, const fv_tensor *t, int64_t room, const float *from, float *to,
+                      bool to_state)
+{
+    int64_t rows = t->shape[0], heads = t->shape[1], d = t->shape[2];
+    for (int64_t g = 0; g < heads; g++) {
+        int64_t in_state = g * room * d, in_tensor = g * d;
+        if (to_state)
+            model->ctx->kernels->copy_rows(rows, d, from + in_tensor, heads * d, to + in_state, d);
+        else
+            model->ctx->kernels->copy_rows(rows, d, from + in_state, d, to + in_tensor, heads * d);
+    }
+}
+
 /* ---- writing ------------------------------------------------------------------------------------- */
+
+/* Lays out rows of keys as their tensors, in *memory. */
+static fv_status turn_list(const fv_model *model, const tensor_list *list, float **memory)
+{
+    int64_t floats = 0;
+    for (int64_t i = 0; i < list->count; i++)
+        floats += list->rooms[i] > 0 ? list->tensors[i].count : 0;
+    *memory = fv_alloc_array(model->ctx, floats + 1, sizeof **memory);
+    if (*memory == NULL)
+        return FV_ERR_RESOURCE;
+    float *to = *memory;
+    for (int64_t i = 0; i < list->count; i++) {
+        fv_tensor *t = &list->tensors[i];
+        if (list->rooms[i] == 0)
+            continue;
+        turn_rows(model, t, list->rooms[i], t->data, to, false);
+        t->data = to;
+        to += t->count;
+    }
+    return FV_OK;
+}
 
 static fv_status write_list(const fv_stream *stream, const tensor_list *list, const void *path)
 {
     const fv_model *model = stream->model;
+    float *rows = NULL;
     char fingerprint[FINGERPRINT_TEXT];
     fv_metadata *metadata = fv_alloc_array(model->ctx, fv_config_key_count() + 2, sizeof *metadata);
     char(*numbers)[FV_SETTING_TEXT] = fv_alloc_array(model->ctx, fv_config_key_count(), sizeof *numbers);
     fv_status status = metadata == NULL || numbers == NULL ? FV_ERR_RESOURCE : FV_OK;
+    if (status == FV_OK)
+        status = turn_list(model, list, &rows);
     if (status == FV_OK) {
         fingerprint_text(model, fingerprint);
         metadata[0] = (fv_metadata){FORMAT_KEY, FORMAT_VALUE};
@@ -174,6 +215,7 @@ static fv_status write_list(const fv_stream *stream, const tensor_list *list, co
         int64_t count = add_settings(model, metadata, 2, numbers);
         status = fv_tensors_write(model->ctx, path, list->tensors, list->count, metadata, count);
     }
+    fv_free(model->ctx, rows);
     fv_free(model->ctx, numbers);
     fv_free(model->ctx, metadata);
     return status;
@@ -281,11 +323,14 @@ static fv_status check_list(const fv_stream *stream, const tensor_list *list, co
 
 static fv_status copy_list(const fv_stream *stream, const tensor_list *list, const void *arg)
 {
-    (void)stream;
     const reading *r = arg;
     for (int64_t i = 0; i < list->count; i++) {
         const fv_tensor *want = &list->tensors[i], *have = fv_tensors_find(r->file, want->name);
-        memcpy((void *)(uintptr_t)want->data, have->data, (size_t)want->count * fv_dtype_bytes(want->dtype));
+        void *to = (void *)(uintptr_t)want->data;
+        if (list->rooms[i] > 0)
+            turn_rows(stream->model, want, list->rooms[i], have->data, to, true);
+        else
+            memcpy(to, have->data, (size_t)want->count * fv_dtype_bytes(want->dtype));
     }
     return FV_OK;
 }

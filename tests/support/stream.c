@@ -111,6 +111,7 @@ int64_t stream_ring(const problem *p, int64_t *globals)
 static void check_keys(const problem *p, const fv_state_view *view, int64_t tokens)
 {
     int64_t key = problem_row_k(p), value = problem_row_v(p), globals, ring = stream_ring(p, &globals);
+    int64_t heads = p->info.options.kv_heads, d = key / heads, dv = value / heads;
     assert_int_equal(view->capacity - view->pinned, ring < INT64_MAX ? ring : 0);
     for (int64_t t = 0; t < tokens; t++) {
         int64_t row = t;
@@ -118,8 +119,12 @@ static void check_keys(const problem *p, const fv_state_view *view, int64_t toke
             row = globals + (t - globals) % ring;
         if (t >= globals && tokens - t > ring)
             continue;
-        assert_memory_equal(view->keys + row * key, p->k + t * key, (size_t)key * sizeof(float));
-        assert_memory_equal(view->values + row * value, p->v + t * value, (size_t)value * sizeof(float));
+        for (int64_t g = 0; g < heads; g++) {
+            int64_t at = g * view->capacity + row;
+            assert_memory_equal(view->keys + at * d, p->k + t * key + g * d, (size_t)d * sizeof(float));
+            assert_memory_equal(view->values + at * dv, p->v + t * value + g * dv,
+                                (size_t)dv * sizeof(float));
+        }
     }
 }
 
