@@ -6,10 +6,8 @@
  */
 
 enum { TILE_VECTORS = 2, TILE_COLUMNS = TILE_VECTORS * VL };
-enum {
-    STEP_PLACES = 1,
-    BLOCK_ROWS = 128
-}; /* of gemm_bf16.h: k is padded to a multiple of the one; m is at most the other */
+/* Of gemm_bf16.h: k is padded to a multiple of the one; m is at most the other, for which B is rounded once. */
+enum { STEP_PLACES = 1, BLOCK_ROWS = 384 };
 
 static inline void tiles_open(void)
 {
