@@ -97,6 +97,7 @@ BENCH(scatter_add_rows, N, COLS, m->ids, X[0], X[1])
 BENCH(adamw, TOTAL, 1e-3f, 0.9f, 0.99f, 1e-8f, 0.01f, 1.0f, 0.1f, 0.01f, X[0], X[1], X[2], X[4])
 BENCH(f32_to_bf16, TOTAL, X[0], m->half)
 BENCH(bf16_to_f32, TOTAL, m->half, X[0])
+BENCH(round_bf16, TOTAL, X[0], m->half, X[1])
 BENCH(fft_split, 1, N, 4, COLS / 2, X[1], X[0], COLS)
 BENCH(fft_join, 1, N, 4, COLS / 2, X[1], X[0], COLS)
 BENCH(fft_filter, N, COLS / 2, R[0], R[1], 0, X[0], COLS, 0, X[1], COLS)
@@ -165,6 +166,7 @@ static const struct {
     ROW(adamw, 7),
     ROW(f32_to_bf16, 1.5),
     ROW(bf16_to_f32, 1.5),
+    ROW(round_bf16, 2.5),
     ROW(fft_split, 2),
     ROW(fft_join, 2),
     ROW(fft_filter, 2),

@@ -17,17 +17,6 @@ bool fv_tape_halves(const fv_tape *tape, int value)
 
 /* ---- rounding ------------------------------------------------------------------------------------------ */
 
-void fv_round(const fv_kernels *kernels, int64_t n, const float *x, uint16_t *half, float *y)
-{
-    uint16_t piece[FV_PIECE];
-    for (int64_t i = 0; i < n; i += FV_PIECE) {
-        int64_t count = FV_MIN(FV_PIECE, n - i);
-        uint16_t *to = half != NULL ? half + i : piece;
-        kernels->f32_to_bf16(count, x + i, to);
-        kernels->bf16_to_f32(count, to, y + i);
-    }
-}
-
 fv_rounded fv_tape_rounded(const fv_tape *tape, int value)
 {
     const fv_value *v = &tape->values[value];
@@ -39,7 +28,7 @@ void fv_rounded_take(const fv_rounded *from, int64_t first, int64_t n, float *y)
     if (from->half != NULL)
         from->kernels->bf16_to_f32(n, from->half + first, y);
     else
-        fv_round(from->kernels, n, from->data + first, NULL, y);
+        from->kernels->round_bf16(n, from->data + first, NULL, y);
 }
 
 /* ---- whole values -------------------------------------------------------------------------------------- */

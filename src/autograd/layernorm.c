@@ -45,7 +45,7 @@ static void norm_rows(void *arg, int64_t index, int worker)
     int64_t row = index * FV_ROW_BLOCK, n = FV_MIN(FV_ROW_BLOCK, job->rows - row), first = row * job->cols;
     float *y = job->y + first;
     if (job->keep != NULL)
-        fv_round(job->kernels, n * job->cols, job->x + first, job->keep + first, y);
+        job->kernels->round_bf16(n * job->cols, job->x + first, job->keep + first, y);
     else if (job->rounds)
         fv_rounded_take(&job->from, first, n * job->cols, y);
     job->kernels->layernorm(n, job->cols, job->eps, job->rounds ? y : job->x + first, job->gain, job->bias, y,

@@ -101,7 +101,7 @@ static void finish_tile(const fv_kernels *kernels, const fv_product *p, int64_t 
         float *u = p->c + at;
         if (f->rounds) {
             plain(kernels, 1, cols, u, bias, NULL, u);
-            fv_round(kernels, cols, u, f->half != NULL ? f->half + at : NULL, u);
+            kernels->round_bf16(cols, u, f->half != NULL ? f->half + at : NULL, u);
         }
         f->activation->forward(kernels, 1, cols, u, f->rounds ? NULL : bias, f->keep ? u : NULL, f->y + at);
     }
@@ -165,6 +165,8 @@ typedef struct rows_job {
     float *y;
 } rows_job;
 
+enum { PIECE = 512 }; /* of u, widened on the stack */
+
 static void activate_piece(const rows_job *job, int64_t first, int64_t n, const float *u)
 {
     if (job->dy != NULL)
@@ -183,9 +185,9 @@ static void activate_rows(void *arg, int64_t index, int worker)
         activate_piece(job, first, end - first, job->u + first);
         return;
     }
-    float u[FV_PIECE];
-    for (; first < end; first += FV_PIECE) {
-        int64_t n = FV_MIN(FV_PIECE, end - first);
+    float u[PIECE];
+    for (; first < end; first += PIECE) {
+        int64_t n = FV_MIN(PIECE, end - first);
         job->kernels->bf16_to_f32(n, job->half + first, u);
         activate_piece(job, first, n, u);
     }

@@ -311,11 +311,6 @@ void fv_tape_narrow(fv_tape *tape, int value); /* its data becomes bf16 */
 /* Room for that, for an operation that has the value at hand and spares narrow the pass; NULL: it is not wanted, or there. */
 uint16_t *fv_tape_keep(fv_tape *tape, int value);
 
-enum { FV_PIECE = 512 }; /* numbers that a task converts on its stack */
-
-/* n floats rounded to bf16, and kept in bf16 as well where half is not NULL. y = x allowed. */
-void fv_round(const fv_kernels *kernels, int64_t n, const float *x, uint16_t *half, float *y);
-
 /* A value rounded to bf16, of which tasks take what they need. */
 typedef struct fv_rounded {
     const fv_kernels *kernels;

@@ -176,3 +176,14 @@ void fv_bf16_to_f32_reference(int64_t n, const uint16_t *x, float *y)
         memcpy(&y[i], &bits, sizeof bits);
     }
 }
+
+void fv_round_bf16_reference(int64_t n, const float *x, uint16_t *half, float *y)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t one;
+        fv_f32_to_bf16_reference(1, x + i, &one);
+        fv_bf16_to_f32_reference(1, &one, y + i);
+        if (half != NULL)
+            half[i] = one;
+    }
+}

@@ -154,6 +154,7 @@ COUNTED(void, adamw,
         (n, lr, beta1, beta2, eps, decay, clip, c1, c2, grad, p, m, v), n)
 COUNTED(void, f32_to_bf16, (int64_t n, const float *x, uint16_t *y), (n, x, y), n)
 COUNTED(void, bf16_to_f32, (int64_t n, const uint16_t *x, float *y), (n, x, y), n)
+COUNTED(void, round_bf16, (int64_t n, const float *x, uint16_t *half, float *y), (n, x, half, y), n)
 /* A pass costs 8.5 flop a complex number in radix 4, 5 log2(radix) in the others, or less. */
 COUNTED(void, fft_split,
         (int64_t blocks, int64_t n, int radix, int64_t c, const float *twiddle, float *x, int64_t ldx),
@@ -252,6 +253,7 @@ void counting_table(fv_kernels *out, const fv_kernels *base)
     out->adamw = counted_adamw;
     out->f32_to_bf16 = counted_f32_to_bf16;
     out->bf16_to_f32 = counted_bf16_to_f32;
+    out->round_bf16 = counted_round_bf16;
     out->fft_split = counted_fft_split;
     out->fft_join = counted_fft_join;
     out->fft_filter = counted_fft_filter;

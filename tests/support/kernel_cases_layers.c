@@ -171,6 +171,18 @@ static void call_bf16_to_f32(const fv_kernels *k, operands *o)
     k->bf16_to_f32(n, (const uint16_t *)(const void *)(o->in[0] + n) - n, o->out[0]);
 }
 
+/* Variant 0 wants floats only; the halves of variant 1 are told by out[1], as above. */
+static void call_round_bf16(const fv_kernels *k, operands *o)
+{
+    int64_t n = o->n * o->c;
+    uint16_t *half = (uint16_t *)(void *)(o->out[1] + n) - n, one;
+    k->round_bf16(n, o->in[0], o->variant ? half : NULL, o->out[0]);
+    for (int64_t i = 0; o->variant && i < n; i++) {
+        memcpy(&one, half + i, sizeof one);
+        o->out[1][i] = (float)one;
+    }
+}
+
 /* clang-format off */
 const kernel_case kernel_cases_layers[] = {
     {CALL(layernorm), .in = "DCC", .out = "dt", .variants = 2, MAGNITUDE(layernorm), .in_place = 1},
@@ -182,6 +194,7 @@ const kernel_case kernel_cases_layers[] = {
     {CALL(adamw), .in = "D", .out = "DDD", .variants = 1, PREPARE(adamw), MAGNITUDE(adamw)},
     {CALL(f32_to_bf16), .in = "D", .out = "d", .variants = 1, SELF},
     {CALL(bf16_to_f32), .in = "D", .out = "d", .variants = 1, SELF},
+    {CALL(round_bf16), .in = "D", .out = "dd", .variants = 2, SELF, .in_place = 1},
     {.name = NULL},
 };
 /* clang-format on */

@@ -167,6 +167,26 @@ static void KERNEL(f32_to_bf16)(int64_t n, const float *x, uint16_t *y)
     }
 }
 
+static void KERNEL(round_bf16)(int64_t n, const float *x, uint16_t *half, float *y)
+{
+    VI upper = b_set1(0xffff0000u);
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL) {
+        VI bits = bf16_upper(v_load(x + i));
+        v_store(y + i, b_float(b_and(bits, upper)));
+        if (half != NULL)
+            b_store_u16(half + i, b_upper(bits));
+    }
+    if (i < n) {
+        VI bits = bf16_upper(v_load_tail(x + i, v_tail(n - i)));
+        v_store_tail(y + i, v_tail(n - i), b_float(b_and(bits, upper)));
+        uint16_t last[VL];
+        b_store_u16(last, b_upper(bits));
+        if (half != NULL)
+            memcpy(half + i, last, (size_t)(n - i) * sizeof *half);
+    }
+}
+
 static void KERNEL(bf16_to_f32)(int64_t n, const uint16_t *x, float *y)
 {
     int64_t i = 0;

@@ -84,6 +84,7 @@ void KERNEL(kernels_fill)(fv_kernels *kernels)
     kernels->adamw = KERNEL(adamw);
     kernels->f32_to_bf16 = KERNEL(f32_to_bf16);
     kernels->bf16_to_f32 = KERNEL(bf16_to_f32);
+    kernels->round_bf16 = KERNEL(round_bf16);
     kernels->fft_split = KERNEL(fft_split);
     kernels->fft_join = KERNEL(fft_join);
     kernels->fft_filter = KERNEL(fft_filter);
