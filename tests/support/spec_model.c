@@ -122,7 +122,7 @@ static double slope(const spec *s, double x)
 /* Weights of row i over keys 0 .. i of a head, and their sum. qkv of the head's first channel. */
 static double weigh(const spec *s, double qkv[T][3 * WIDTH], int head, int i, double *a)
 {
-    double largest = -INFINITY, sum = 0;
+    double largest = -HUGE_VAL, sum = 0;
     for (int j = 0; j <= i; j++) {
         a[j] = 0;
         for (int c = head * DIM; c < (head + 1) * DIM; c++)
