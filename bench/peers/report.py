@@ -26,7 +26,8 @@ METHOD = """## What is compared
   features, learned positions, GELU, no dropout, masked tokens of a 29-letter alphabet; forward, loss, backward, clip,
   AdamW (PyTorch's fused one). The peer is the same model in PyTorch with SDPA or `FastAttention`, parameter for
   parameter; its memory is by how much the process grew.
-  In bf16 the peer's forward pass runs under `torch.autocast`; parameters are float32 on both sides.
+  In bf16 the peer's forward pass runs under `torch.autocast`, favor rounds the factors of its products and keeps what
+  backward reads in bf16; parameters are float32 on both sides.
 - **Start to first step**: from the command to the end of the first training step, of {tokens} tokens, and to the end of
   the process. Before the step `favor train` reads a file and writes a checkpoint, after it it evaluates and writes
   another; Python imports, builds the model and makes the step. torch.compile has no cache.
