@@ -363,14 +363,14 @@ static void two_runs_do_not_share_a_directory(void **state)
     same_as_reference("locked");
 }
 
-/* Tasks that read columns, and their models, continue like any other: stopped anywhere, or killed. */
+/* Tasks that read columns, their models, and bf16 continue like any other: stopped anywhere, or killed. */
 static void other_tasks_continue_too(void **state)
 {
     (void)state;
     static const char *const runs[][4] = {
-        {"classify", "pooling", "cls", NULL},
-        {"match", "gradient_checkpointing", "true", NULL},
-        {"translate", "reversible", "true", NULL},
+        {"classify", "pooling", "cls", "f32"},
+        {"match", "gradient_checkpointing", "true", "bf16"},
+        {"translate", "reversible", "true", "bf16"},
     };
     fv_config *proteins = config;
     tiny_columns();
@@ -379,7 +379,7 @@ static void other_tasks_continue_too(void **state)
         snprintf(whole, sizeof whole, "whole-%s", runs[i][0]);
         snprintf(name, sizeof name, "cut-%s", runs[i][0]);
         config = tiny_run_config(ctx, "task", runs[i][0], "reader", "tsv", "batch", "7", runs[i][1],
-                                 runs[i][2], NULL);
+                                 runs[i][2], "dtype", runs[i][3], NULL);
         expect_ok(tiny_train(ctx, config, whole, 0, NULL));
         for (int first = 2; first < 20; first += 7) {
             tiny_remove(name);
