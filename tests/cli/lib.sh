@@ -67,7 +67,8 @@ fasta() {
 # How long it needs to come so far depends on the machine: each trial waits twice as long.
 interrupted() {
     for seconds in 1 2 4 8 16 32; do
-        timeout --preserve-status -s INT "$seconds" "$FAVOR" "${@:2}" >"$1"
+        # In the foreground: else the signal goes to the process and to its group, and a second one ends it at once.
+        timeout --foreground --preserve-status -s INT "$seconds" "$FAVOR" "${@:2}" >"$1"
         code=$?
         test -s "$1" && break
     done
