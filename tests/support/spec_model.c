@@ -76,7 +76,7 @@ static double unit_row(const double *x, double *xhat)
     return 1 / sqrt(variance);
 }
 
-static void norm(const spec *s, int64_t gain, int64_t bias, double x[T][WIDTH], double y[T][WIDTH])
+static void norm(const spec *s, int64_t gain, int64_t bias, double (*x)[WIDTH], double (*y)[WIDTH])
 {
     for (int t = 0; t < T; t++) {
         double xhat[WIDTH];
@@ -87,8 +87,8 @@ static void norm(const spec *s, int64_t gain, int64_t bias, double x[T][WIDTH], 
 }
 
 /* dx is added to the gradient of the stream. */
-static void norm_back(const spec *s, int64_t gain, int64_t bias, double x[T][WIDTH], double dy[T][WIDTH],
-                      double dx[T][WIDTH])
+static void norm_back(const spec *s, int64_t gain, int64_t bias, double (*x)[WIDTH], double (*dy)[WIDTH],
+                      double (*dx)[WIDTH])
 {
     for (int t = 0; t < T; t++) {
         double xhat[WIDTH], mean = 0, along = 0, rstd = unit_row(x[t], xhat);
@@ -120,7 +120,7 @@ static double slope(const spec *s, double x)
 }
 
 /* Weights of row i over keys 0 .. i of a head, and their sum. qkv of the head's first channel. */
-static double weigh(const spec *s, double qkv[T][3 * WIDTH], int head, int i, double *a)
+static double weigh(const spec *s, double (*qkv)[3 * WIDTH], int head, int i, double *a)
 {
     double largest = -HUGE_VAL, sum = 0;
     for (int j = 0; j <= i; j++) {
@@ -137,7 +137,7 @@ static double weigh(const spec *s, double qkv[T][3 * WIDTH], int head, int i, do
     return s->keep(sum);
 }
 
-static void attend(const spec *s, double qkv[T][3 * WIDTH], double y[T][WIDTH])
+static void attend(const spec *s, double (*qkv)[3 * WIDTH], double (*y)[WIDTH])
 {
     for (int h = 0; h < HEADS; h++)
         for (int i = 0; i < T; i++) {
@@ -151,8 +151,8 @@ static void attend(const spec *s, double qkv[T][3 * WIDTH], double y[T][WIDTH])
         }
 }
 
-static void attend_back(const spec *s, double qkv[T][3 * WIDTH], double y[T][WIDTH], double dy[T][WIDTH],
-                        double dqkv[T][3 * WIDTH])
+static void attend_back(const spec *s, double (*qkv)[3 * WIDTH], double (*y)[WIDTH], double (*dy)[WIDTH],
+                        double (*dqkv)[3 * WIDTH])
 {
     memset(dqkv, 0, T * sizeof *dqkv);
     for (int h = 0; h < HEADS; h++)
@@ -187,7 +187,7 @@ static double normal(double u)
     return 0.5 * erfc(-u / sqrt(2));
 }
 
-static void add(const spec *s, double x[T][WIDTH], double m[T][WIDTH], double y[T][WIDTH])
+static void add(const spec *s, double (*x)[WIDTH], double (*m)[WIDTH], double (*y)[WIDTH])
 {
     for (int t = 0; t < T; t++)
         for (int i = 0; i < WIDTH; i++)
@@ -199,7 +199,7 @@ static matrix projections(const fv_layer *l)
     return (matrix){l->query, -1, 3 * WIDTH, WIDTH};
 }
 
-static void layer(const spec *s, const fv_layer *l, layer_arrays *a, double next[T][WIDTH])
+static void layer(const spec *s, const fv_layer *l, layer_arrays *a, double (*next)[WIDTH])
 {
     double m[T][WIDTH];
     norm(s, l->norm1_gain, l->norm1_bias, a->x, a->normed);
@@ -217,7 +217,7 @@ static void layer(const spec *s, const fv_layer *l, layer_arrays *a, double next
 }
 
 /* dx: the gradient of the stream behind the layer becomes the one before it. */
-static void layer_back(const spec *s, const fv_layer *l, layer_arrays *a, double dx[T][WIDTH])
+static void layer_back(const spec *s, const fv_layer *l, layer_arrays *a, double (*dx)[WIDTH])
 {
     double da[T][INNER], dn[T][WIDTH], dy[T][WIDTH], dqkv[T][3 * WIDTH];
     linear_back(s, (matrix){l->down, l->down_bias, WIDTH, INNER}, a->a[0], dx[0], da[0]);
