@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "kernels/kernels.h"
+#include "support/floats.h"
 #include "support/kinds.h"
 #include "support/one_context.h"
 #include "support/problem.h"
@@ -76,20 +77,6 @@ static void every_kind(void **state)
 
 enum { TOKENS = 192, WIDTH = 32, FEATURES = 64 };
 
-static double to_bf16(double x)
-{
-    float f = (float)x;
-    uint16_t half;
-    fv_f32_to_bf16_reference(1, &f, &half);
-    fv_bf16_to_f32_reference(1, &half, &f);
-    return (double)f;
-}
-
-static double as_it_is(double x)
-{
-    return x;
-}
-
 /* One head's y [TOKENS][WIDTH], every array rounded by `keep`; sums in double. w [FEATURES][WIDTH] for favor+. */
 static void plain_forward(const problem *p, double (*keep)(double), double *y)
 {
@@ -148,8 +135,8 @@ static void no_worse_than_plain(void **state)
         double *truth = malloc(2 * TOKENS * WIDTH * sizeof *truth), *plain = truth + TOKENS * WIDTH;
         double ours = 0, theirs = 0, size = 0;
         problem_forward(p, false);
-        plain_forward(p, as_it_is, truth);
-        plain_forward(p, to_bf16, plain);
+        plain_forward(p, floats_as_they_are, truth);
+        plain_forward(p, floats_to_bf16, plain);
         for (int64_t i = 0; i < TOKENS * WIDTH; i++) {
             ours += pow((double)p->y[i] - truth[i], 2);
             theirs += pow(plain[i] - truth[i], 2);

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 /* clang-format on */
 #include "kernels/kernels.h"
+#include "support/floats.h"
 #include "support/spec_model.h"
 #include "support/tiny_model.h"
 #include <float.h>
@@ -26,20 +27,6 @@ static const char *const exact[] = {"is_decoder", "true", "attention.kind", "exa
 static const char *const relu[] = {"is_decoder", "true", "attention.kind", "relu", "attention.epsilon",
                                    "0.2",        NULL};
 static const char *const *const models[] = {exact, relu};
-
-static double to_bf16(double x)
-{
-    float f = (float)x;
-    uint16_t half;
-    fv_f32_to_bf16_reference(1, &f, &half);
-    fv_bf16_to_f32_reference(1, &half, &f);
-    return (double)f;
-}
-
-static double as_it_is(double x)
-{
-    return x;
-}
 
 /* Parameters at which attention chooses and layer norms do not divide by next to nothing. */
 static void draw_parameters(fv_model *model, uint64_t seed)
@@ -110,7 +97,8 @@ static void compare(const char *const *settings)
         draw_parameters(model, seed);
         for (int r = 0; r < RUNS; r++) {
             memset(gradient[r], 0, (size_t)n * sizeof **gradient);
-            loss[r] = r <= PLAIN ? spec_model(model, &b.batch, r == TRUTH ? as_it_is : to_bf16, gradient[r])
+            loss[r] = r <= PLAIN ? spec_model(model, &b.batch,
+                                              r == TRUTH ? floats_as_they_are : floats_to_bf16, gradient[r])
                                  : run_model(model, &b.batch, r == FLOATS ? "f32" : "bf16", gradient[r]);
         }
         add_errors(model, gradient, loss, squares);

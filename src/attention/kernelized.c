@@ -49,7 +49,7 @@ int64_t fv_kz_slot_count(const fv_kz_call *call, int64_t n)
     return n > 0 ? (n - 1) / (call->C * FV_KZ_SEGMENT) : 0;
 }
 
-static fv_kz_state push_state(const fv_kz_call *call, fv_arena *arena)
+fv_kz_state fv_kz_state_push(const fv_kz_call *call, fv_arena *arena)
 {
     fv_kz_state state = {.S = FV_PUSH(arena, float, call->r * call->dv)};
     state.z = FV_PUSH(arena, float, call->r);
@@ -72,7 +72,7 @@ static fv_kz_work carve_work(const fv_kz_call *call, fv_arena *arena, bool backw
     w.ones = FV_PUSH(arena, float, FV_MAX(C, r));
     w.visible = FV_PUSH(arena, int64_t, C);
     w.factor = FV_PUSH(arena, float, r);
-    w.state = w.own = push_state(call, arena);
+    w.state = w.own = fv_kz_state_push(call, arena);
     const fv_feature_map *map = call->op->mechanism->map;
     w.statistics = FV_PUSH(arena, float, call->statistics_floats);
     w.product = FV_PUSH(arena, float, fv_map_work_floats(&call->map));
@@ -93,7 +93,7 @@ static fv_kz_work carve_work(const fv_kz_call *call, fv_arena *arena, bool backw
             FV_PUSH(arena, float, map->tmp_floats != NULL ? map->tmp_floats(&call->map, C) : C * r + C + r);
         w.p = FV_PUSH(arena, float, C *C);
         w.g = FV_PUSH(arena, float, C *dv);
-        w.grad = push_state(call, arena);
+        w.grad = fv_kz_state_push(call, arena);
         if (call->op->options.causal)
             w.ring = FV_PUSH(arena, float,
                              FV_KZ_SEGMENT *(fv_kz_state_floats(call) + C * r + (call->decaying ? r : 0)));

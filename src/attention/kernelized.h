@@ -205,6 +205,8 @@ fv_kz_head fv_kz_head_of(const fv_kz_call *call, int64_t sequence, int64_t head)
 fv_rows fv_kz_rows(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_t begin, int64_t n);
 /* The worker takes the head on: lends its map room, and takes the statistics of its sequence for maps that have some. */
 void fv_kz_take_on(const fv_kz_call *call, fv_kz_head *h, fv_kz_work *w);
+/* Room for one. */
+fv_kz_state fv_kz_state_push(const fv_kz_call *call, fv_arena *arena);
 int64_t fv_kz_state_floats(const fv_kz_call *call);
 void fv_kz_state_save(const fv_kz_call *call, const fv_kz_state *state, float *to);
 void fv_kz_state_load(const fv_kz_call *call, fv_kz_state *state, const float *from, int64_t tokens);

@@ -4,18 +4,21 @@
 
 /* ---- what is read next --------------------------------------------------------------------------------- */
 
+/* Nothing of an array that is not there: weights have no values, forward no gradients. */
+static fv_kz_ahead_rows rows_from(const float *x, int64_t next, int64_t ld, int64_t width)
+{
+    return x != NULL ? (fv_kz_ahead_rows){x + next * ld, ld, width} : (fv_kz_ahead_rows){0};
+}
+
 fv_kz_ahead fv_kz_ahead_of(const fv_kz_call *call, const fv_kz_head *h, bool key, int64_t next)
 {
-    int64_t end = next < 0 ? next : key ? h->nk : h->nq;
-    fv_kz_ahead ahead = {.kr = call->kr, .n = FV_MIN(call->C, end - next)};
-    if (key) {
-        ahead.rows[0] = (fv_kz_ahead_rows){h->k + next * call->ldk, call->ldk, call->d};
-        ahead.rows[1] = (fv_kz_ahead_rows){h->v + next * call->ldv, call->ldv, call->dv};
-        return ahead;
-    }
-    ahead.rows[0] = (fv_kz_ahead_rows){h->q + next * call->ldq, call->ldq, call->d};
-    if (h->dy != NULL)
-        ahead.rows[1] = (fv_kz_ahead_rows){h->dy + next * call->ldy, call->ldy, call->dv};
+    fv_kz_ahead ahead = {.kr = call->kr, .n = FV_MIN(call->C, (key ? h->nk : h->nq) - next)};
+    if (next < 0 || ahead.n < 1)
+        return (fv_kz_ahead){0};
+    ahead.rows[0] =
+        key ? rows_from(h->k, next, call->ldk, call->d) : rows_from(h->q, next, call->ldq, call->d);
+    ahead.rows[1] =
+        key ? rows_from(h->v, next, call->ldv, call->dv) : rows_from(h->dy, next, call->ldy, call->dv);
     return ahead;
 }
 
@@ -24,7 +27,8 @@ void fv_kz_fetch(const fv_kz_ahead *ahead, int64_t first, int64_t n)
     n = FV_MIN(n, ahead->n - first);
     for (int i = 0; i < FV_COUNT(ahead->rows) && n > 0; i++) {
         const fv_kz_ahead_rows *rows = &ahead->rows[i];
-        ahead->kr->prefetch_rows(n, rows->width, rows->x + first * rows->ld, rows->ld);
+        if (rows->x != NULL)
+            ahead->kr->prefetch_rows(n, rows->width, rows->x + first * rows->ld, rows->ld);
     }
 }
 

@@ -34,29 +34,21 @@ bool fv_kz_in_windows(const fv_kz_call *call, int64_t sequence, int64_t tasks)
            4 * n * threads > (q[all] + k[all]) * tasks;
 }
 
-static fv_kz_state push_state(const fv_kz_call *call, fv_arena *arena)
-{
-    fv_kz_state state = {.S = FV_PUSH(arena, float, call->r * call->dv)};
-    state.z = FV_PUSH(arena, float, call->r);
-    state.e = FV_PUSH(arena, float, call->r);
-    return state;
-}
-
 static fv_kz_chunk push_chunk(const fv_kz_call *call, fv_arena *arena, bool backward)
 {
     int64_t C = call->C, r = call->r;
-    fv_kz_chunk chunk = {.state = push_state(call, arena)};
+    fv_kz_chunk chunk = {.state = fv_kz_state_push(call, arena)};
     chunk.k = FV_PUSH(arena, float, C *r);
     chunk.bias = FV_PUSH(arena, float, C);
     if (call->op->mechanism->map->coefficients || call->plain)
         chunk.c = FV_PUSH(arena, float, C *r);
     if (!backward)
         return chunk;
-    chunk.grad = push_state(call, arena);
     chunk.q = FV_PUSH(arena, float, C *r);
     chunk.g = FV_PUSH(arena, float, C * call->dv);
     chunk.rho = FV_PUSH(arena, float, C);
     if (call->op->options.causal) {
+        chunk.grad = fv_kz_state_push(call, arena);
         chunk.a = FV_PUSH(arena, float, C *C);
         chunk.p = FV_PUSH(arena, float, C *C);
     }

@@ -27,12 +27,13 @@
 
 typedef struct fv_kz_chunk {
     int64_t begin, n;
-    bool whole;                 /* it can be worked on as part of a window */
-    fv_kz_state state;          /* entering, at the chunk's exponents */
-    float *k, *c;               /* [C][r] features of keys; coefficients, where there are any */
-    float *bias;                /* [C] */
-    float *q, *a, *p, *g, *rho; /* backward: fv_kz_work's */
-    fv_kz_state grad;           /* backward: gradient of the state that leaves, at the chunk's exponents */
+    bool whole;         /* it can be worked on as part of a window */
+    fv_kz_state state;  /* entering, at the chunk's exponents */
+    float *k, *c;       /* [C][r] features of keys; coefficients, where there are any */
+    float *bias;        /* [C] */
+    float *q, *g, *rho; /* backward: fv_kz_work's */
+    float *a, *p;       /* causal backward: fv_kz_work's */
+    fv_kz_state grad;   /* causal backward: gradient of the state that leaves, at the chunk's exponents */
 } fv_kz_chunk;
 
 typedef struct fv_kz_window {
@@ -46,7 +47,7 @@ typedef struct fv_kz_window {
     fv_kz_chunk *chunk; /* [limit + 1]: the last has the state that leaves */
     float *top;         /* [limit][blocks] largest log2 of a block's features of keys */
     int64_t end;        /* of the tokens taken on */
-    fv_kz_state state;  /* the one that bidirectional rows look at */
+    fv_kz_state state;  /* bidirectional: the caller's, which all rows look at */
     fv_kz_state grad;   /* backward: the caller's */
     bool moves;         /* backward: grad has exponents */
 } fv_kz_window;

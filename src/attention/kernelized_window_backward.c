@@ -13,19 +13,20 @@ int64_t fv_kz_window_segments(const fv_kz_call *call)
     return call->window->limit / FV_KZ_SEGMENT;
 }
 
-/* What a task on chunk `index` works with: the chunk's arrays in place of the worker's. */
+/* What a task on chunk `index` works with: the chunk's arrays in place of the worker's; bidirectional ones share the states. */
 static fv_kz_work on_chunk(const fv_kz_window *window, int64_t index, int worker, fv_kz_head *h)
 {
     const fv_kz_chunk *chunk = &window->chunk[index];
+    const bool causal = window->call->op->options.causal != 0;
     fv_kz_work w = fv_kz_window_worker(window, worker, true, h);
     w.q = chunk->q, w.g = chunk->g, w.rho = chunk->rho;
-    w.a = chunk->a, w.p = chunk->p;
     w.k = chunk->k;
-    w.state = chunk->state, w.grad = chunk->grad;
+    w.state = causal ? chunk->state : window->state;
+    w.grad = causal ? chunk->grad : window->grad;
+    if (causal)
+        w.a = chunk->a, w.p = chunk->p;
     return w;
 }
-
-/* ---- causal ------------------------------------------------------------------------------------------- */
 
 static void rows_task(void *arg, int64_t index, int worker)
 {
@@ -36,14 +37,20 @@ static void rows_task(void *arg, int64_t index, int worker)
     fv_kz_back_rows(window->call, &h, &w, chunk->begin, chunk->n);
 }
 
+/* Features of causal keys are there since the states were made. */
 static void keys_task(void *arg, int64_t index, int worker)
 {
     const fv_kz_window *window = arg;
+    const fv_kz_call *call = window->call;
     const fv_kz_chunk *chunk = &window->chunk[index];
     fv_kz_head h;
     fv_kz_work w = on_chunk(window, index, worker, &h);
-    fv_kz_back_keys(window->call, &h, &w, chunk->begin, chunk->n);
+    if (!call->op->options.causal)
+        (void)fv_kz_key_features(call, &h, &w, chunk->begin, chunk->n);
+    fv_kz_back_keys(call, &h, &w, chunk->begin, chunk->n);
 }
+
+/* ---- causal ------------------------------------------------------------------------------------------- */
 
 static void states_task(void *arg, int64_t index, int worker)
 {
@@ -89,16 +96,6 @@ bool fv_kz_window_back_causal(const fv_kz_call *call, const fv_kz_head *h, fv_kz
 
 /* ---- bidirectional ------------------------------------------------------------------------------------ */
 
-static void tile_rows_task(void *arg, int64_t index, int worker)
-{
-    const fv_kz_window *window = arg;
-    const fv_kz_chunk *tile = &window->chunk[index];
-    fv_kz_head h;
-    fv_kz_work w = on_chunk(window, index, worker, &h);
-    w.state = window->state;
-    fv_kz_back_rows(window->call, &h, &w, tile->begin, tile->n);
-}
-
 /* All tiles' rows add to the one gradient. */
 static void sum_task(void *arg, int64_t index, int worker)
 {
@@ -113,17 +110,6 @@ static void sum_task(void *arg, int64_t index, int worker)
     }
 }
 
-static void tile_keys_task(void *arg, int64_t index, int worker)
-{
-    const fv_kz_window *window = arg;
-    const fv_kz_chunk *tile = &window->chunk[index];
-    fv_kz_head h;
-    fv_kz_work w = on_chunk(window, index, worker, &h);
-    w.state = window->state, w.grad = window->grad;
-    (void)fv_kz_key_features(window->call, &h, &w, tile->begin, tile->n);
-    fv_kz_back_keys(window->call, &h, &w, tile->begin, tile->n);
-}
-
 void fv_kz_window_back(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w)
 {
     fv_kz_window *window = call->window;
@@ -133,11 +119,11 @@ void fv_kz_window_back(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *
     window->grad = w->grad;
     for (int64_t t = 0; t < h->nq; t = window->end) {
         int64_t tiles = fv_kz_window_take_on(window, h, w, t, h->nq);
-        fv_parallel(ctx, tiles, tile_rows_task, window);
+        fv_parallel(ctx, tiles, rows_task, window);
         fv_parallel(ctx, window->blocks, sum_task, window);
     }
     for (int64_t t = 0; t < h->nk; t = window->end) {
         int64_t tiles = fv_kz_window_take_on(window, h, w, t, h->nk);
-        fv_parallel(ctx, tiles, tile_keys_task, window);
+        fv_parallel(ctx, tiles, keys_task, window);
     }
 }

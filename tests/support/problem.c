@@ -407,6 +407,7 @@ worst problem_check_rows(const problem *p)
     float *weights = malloc((size_t)(count + 1) * sizeof *weights);
     num *want = malloc((size_t)(count + 1) * sizeof *want);
     fv_attention_io io = problem_io(p);
+    io.v = NULL; /* rows have no use for values */
     spec s = make_spec(p);
     worst w = {0};
     for (int64_t i = 0; i < p->tq; i++)
