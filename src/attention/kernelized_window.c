@@ -34,10 +34,12 @@ bool fv_kz_in_windows(const fv_kz_call *call, int64_t sequence, int64_t tasks)
            4 * n * threads > (q[all] + k[all]) * tasks;
 }
 
-static fv_kz_chunk push_chunk(const fv_kz_call *call, fv_arena *arena, bool backward)
+/* Bidirectional chunks share one state, which no row looks at before all keys are in it. */
+static fv_kz_chunk push_chunk(const fv_kz_call *call, fv_arena *arena, const fv_kz_state *shared,
+                              bool backward)
 {
     int64_t C = call->C, r = call->r;
-    fv_kz_chunk chunk = {.state = fv_kz_state_push(call, arena)};
+    fv_kz_chunk chunk = {.state = call->op->options.causal ? fv_kz_state_push(call, arena) : *shared};
     chunk.k = FV_PUSH(arena, float, C *r);
     chunk.bias = FV_PUSH(arena, float, C);
     if (call->op->mechanism->map->coefficients || call->plain)
@@ -66,8 +68,11 @@ void fv_kz_window_carve(fv_kz_call *call, fv_arena *arena, bool backward)
     int64_t features = FV_MAX((parts + FEATURES_STEP - 1) / FEATURES_STEP * FEATURES_STEP, LEAST_FEATURES);
     int64_t blocks = (call->r + features - 1) / features;
     float *top = FV_PUSH(arena, float, limit *blocks);
+    fv_kz_state shared = {0};
+    if (!call->op->options.causal)
+        shared = fv_kz_state_push(call, arena);
     for (int64_t i = 0; i <= limit; i++) {
-        fv_kz_chunk one = push_chunk(call, arena, backward);
+        fv_kz_chunk one = push_chunk(call, arena, &shared, backward);
         if (chunk != NULL)
             chunk[i] = one;
     }
@@ -162,7 +167,8 @@ static void states_task(void *arg, int64_t index, int worker)
         fv_kz_state state = fv_kz_state_part(call, &chunk->state, first);
         fv_kz_state next = fv_kz_state_part(call, &chunk[1].state, first);
         window->top[i * window->blocks + index] = block_powers(call, &w, chunk, &state, first, n);
-        fv_kz_state_copy(call, &state, n, &next);
+        if (next.S != state.S)
+            fv_kz_state_copy(call, &state, n, &next);
         fv_kz_state_add(call, &next, n, chunk->n, chunk->k + first, NULL, h.v + chunk->begin * call->ldv,
                         call->ldv);
         if (fv_kz_lowers(call, &w))
@@ -178,6 +184,7 @@ int64_t fv_kz_window_walk(fv_kz_window *window, const fv_kz_head *h, fv_kz_work 
     fv_parallel(call->op->ctx, window->count, keys_task, window);
     end_where_broken(window);
     fv_kz_chunk *chunk = window->chunk;
+    int64_t entered = window->count;
     fv_kz_state_copy(call, &w->state, call->r, &chunk->state);
     for (int64_t i = 0; i < window->count; i++)
         chunk[i + 1].state.tokens = chunk[i].state.tokens + chunk[i].n;
@@ -186,6 +193,11 @@ int64_t fv_kz_window_walk(fv_kz_window *window, const fv_kz_head *h, fv_kz_work 
         for (int64_t b = 0; b < window->blocks; b++)
             chunk[i].whole &= window->top[i * window->blocks + b] <= (float)FV_KZ_LIMIT;
     end_where_broken(window);
+    if (window->count > 0 && window->count < entered && !call->op->options.causal) {
+        /* The shared state has what lies behind the break: once more, up to there. */
+        window->reach = window->count;
+        (void)fv_kz_window_walk(window, h, w, begin, end);
+    }
     return planned;
 }
 
@@ -237,26 +249,26 @@ int64_t fv_kz_window_forward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_
 static void read_task(void *arg, int64_t index, int worker)
 {
     fv_kz_window *window = arg;
-    fv_kz_chunk *tile = &window->chunk[index];
+    const fv_kz_call *call = window->call;
+    int64_t begin = window->end + index * call->C, n = FV_MIN(call->C, window->head.nq - begin);
     fv_kz_head h;
     fv_kz_work w = fv_kz_window_worker(window, worker, false, &h);
     w.state = window->state;
-    tile->whole = fv_kz_read_rows(window->call, &h, &w, tile->begin, tile->n) == tile->n;
+    if (begin >= atomic_load(&window->broken) || fv_kz_read_rows(call, &h, &w, begin, n) == n)
+        return;
+    int64_t least = atomic_load(&window->broken);
+    while (begin < least && !atomic_compare_exchange_weak(&window->broken, &least, begin))
+        ;
 }
 
 int64_t fv_kz_window_read(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin)
 {
     fv_kz_window *window = call->window;
+    window->head = *h;
+    window->wide = w->wide.on;
     window->state = w->state;
-    window->reach = window->limit;
-    while (begin < h->nq) {
-        int64_t planned = fv_kz_window_take_on(window, h, w, begin, h->nq);
-        fv_parallel(call->op->ctx, planned, read_task, window);
-        end_where_broken(window);
-        for (int64_t i = 0; i < window->count; i++)
-            begin += window->chunk[i].n;
-        if (window->count < planned)
-            break;
-    }
-    return begin;
+    window->end = begin;
+    atomic_store(&window->broken, h->nq);
+    fv_parallel(call->op->ctx, (h->nq - begin + call->C - 1) / call->C, read_task, window);
+    return atomic_load(&window->broken);
 }

@@ -9,7 +9,8 @@
  * Row f of a state depends on feature f alone, so a block of features goes through the window by itself; what it leaves before
  * each chunk is that chunk's entering state. Every element is the same chain of operations as on one thread, whatever the number of
  * threads and the length of the window: bits do not tell who computed them. Memory: the features of a window's
- * keys and a state a chunk.
+ * keys and a state a chunk; bidirectional chunks share one, since no row looks at it before all keys are in it, and all rows are
+ * one loop.
  *
  * The phases take it that every chunk is whole. Where a key passes FV_KZ_LIMIT, or a row is not moderate
  * (kernelized_wide.c), the window ends before its chunk, which the caller does alone.
@@ -24,6 +25,7 @@
 #define FV_KERNELIZED_WINDOW_H
 
 #include "attention/kernelized.h"
+#include <stdatomic.h>
 
 typedef struct fv_kz_chunk {
     int64_t begin, n;
@@ -44,12 +46,13 @@ typedef struct fv_kz_window {
     int64_t reach; /* chunks it is to have: fewer where it broke lately */
     int64_t count; /* chunks in hand */
     int64_t features, blocks;
-    fv_kz_chunk *chunk; /* [limit + 1]: the last has the state that leaves */
-    float *top;         /* [limit][blocks] largest log2 of a block's features of keys */
-    int64_t end;        /* of the tokens taken on */
-    fv_kz_state state;  /* bidirectional: the caller's, which all rows look at */
-    fv_kz_state grad;   /* backward: the caller's */
-    bool moves;         /* backward: grad has exponents */
+    fv_kz_chunk *chunk;     /* [limit + 1]: the last has the state that leaves */
+    float *top;             /* [limit][blocks] largest log2 of a block's features of keys */
+    int64_t end;            /* of the tokens taken on */
+    _Atomic int64_t broken; /* first token of the first tile that was not read */
+    fv_kz_state state;      /* bidirectional: the caller's, which all rows look at */
+    fv_kz_state grad;       /* backward: the caller's */
+    bool moves;             /* backward: grad has exponents */
 } fv_kz_window;
 
 /* The call's window in scratch; nothing where it has none. */
