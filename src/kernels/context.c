@@ -25,18 +25,20 @@ void fv_context_options_init(fv_context_options *options)
     options->size = sizeof *options;
 }
 
-/* Large blocks stand on huge pages where the system has them: a product that strides through a long sequence
- * meets a new page every few rows. Only a wish, so its result is not asked. */
+/* Blocks that fill at least half a huge page stand on whole ones where the system has them: a product that strides
+ * through a long sequence meets a new small page every few rows, and the small pages of a call's scratch may fall
+ * into few sets of the second-level cache, for the whole life of the process. Only a wish, so its result is not asked. */
 static void *default_alloc(void *user, size_t bytes)
 {
     (void)user;
     const size_t page = (size_t)2 << 20;
-    bool large = bytes >= 4 * page;
+    bool large = bytes >= page / 2 && bytes <= SIZE_MAX - page;
+    size_t whole = large ? (bytes + page - 1) / page * page : bytes;
     void *memory = NULL;
-    if (posix_memalign(&memory, large ? page : FV_ALIGN, bytes) != 0)
+    if (posix_memalign(&memory, large ? page : FV_ALIGN, whole) != 0)
         return NULL;
     if (large)
-        (void)madvise(memory, bytes / page * page, MADV_HUGEPAGE);
+        (void)madvise(memory, whole, MADV_HUGEPAGE);
     return memory;
 }
 
