@@ -406,6 +406,7 @@ static void test_machine(void **state)
     assert_true(fv_now() >= begin);
     fv_context *ctx = make_context(1, NULL);
     assert_true(fv_measure_sgemm(ctx, 0.05) > 0.0);
+    assert_true(fv_measure_sgemm_now(ctx, 0.001) > 0.0);
     assert_true(fv_measure_bandwidth(ctx, 0.05) > 0.0);
     assert_true(fv_context_bytes(ctx) == 0);
     fv_context_destroy(ctx);

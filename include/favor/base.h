@@ -126,6 +126,10 @@ FV_API size_t fv_available_memory(void);
  * `seconds`. Every share of peak in favor is against this figure, taken in the same run. */
 FV_API double fv_measure_sgemm(fv_context *ctx, double seconds);
 
+/* The same at this moment, in one round of about `seconds` on memory that stays in the caches of the threads: how much of the machine
+ * a timing had that was taken just before or after. Compare such figures with each other; nothing is allocated. */
+FV_API double fv_measure_sgemm_now(fv_context *ctx, double seconds);
+
 /* The rate at which this machine reads memory, in GB/s (1e9 bytes a second) with the context's threads, measured now over
  * about `seconds` on an array of 1 GiB (a quarter of the memory at hand where that is less). */
 FV_API double fv_measure_bandwidth(fv_context *ctx, double seconds);

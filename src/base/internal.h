@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #define FV_ALIGN        64
+#define FV_THREADS_MAX  4096 /* of a context */
 #define FV_COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 #define FV_MIN(a, b)    ((a) < (b) ? (a) : (b))
 #define FV_MAX(a, b)    ((a) > (b) ? (a) : (b))

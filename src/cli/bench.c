@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define ROOF_SECONDS 0.4
+#define NOW_SECONDS  1e-3
 
 const bench_roof bench_sgemm = {.measure = fv_measure_sgemm,
                                 .field = "sgemm_gflops",
@@ -27,6 +28,13 @@ static void measure_roofs(bench *b)
 {
     for (int i = 0; i < b->threads.count; i++)
         b->ceiling[i] = fmax(b->ceiling[i], b->roof->measure(b->ctx[i], ROOF_SECONDS));
+}
+
+double bench_now(bench *b, int which)
+{
+    double rate = fv_measure_sgemm_now(b->ctx[which], NOW_SECONDS);
+    b->best_now[which] = fmax(b->best_now[which], rate);
+    return rate;
 }
 
 fv_status bench_begin(bench *b, const cli_args *args, fv_context *ctx, const bench_roof *roof, int total)
@@ -83,12 +91,10 @@ void bench_skip(bench *b, const char *line, const char *reason)
     bench_pass(b);
 }
 
-static double ceiling_of(const bench *b, int64_t threads)
+/* A row's value becomes its share of the best. */
+static void fill_share(json_t *row, const char *field, double value, double best)
 {
-    for (int i = 0; i < b->threads.count; i++)
-        if (b->threads.at[i] == threads)
-            return b->ceiling[i];
-    return 0;
+    json_object_set_new(row, field, cli_json_real(best > 0 ? value / best : (double)NAN));
 }
 
 static void fill_shares(bench *b)
@@ -97,10 +103,15 @@ static void fill_shares(bench *b)
     json_t *row;
     json_array_foreach(b->rows, index, row)
     {
-        double ceiling = ceiling_of(b, json_integer_value(json_object_get(row, "threads")));
-        double rate = json_number_value(json_object_get(row, b->roof->rate));
-        json_object_set_new(row, b->roof->share, cli_json_real(ceiling > 0 ? rate / ceiling : (double)NAN));
-        json_object_set_new(row, b->roof->field, cli_json_real(ceiling));
+        int i = 0;
+        while (b->threads.at[i] != json_integer_value(json_object_get(row, "threads")))
+            i++;
+        const json_t *now = json_object_get(row, "machine_share");
+        fill_share(row, b->roof->share, json_number_value(json_object_get(row, b->roof->rate)),
+                   b->ceiling[i]);
+        if (now != NULL)
+            fill_share(row, "machine_share", json_number_value(now), b->best_now[i]);
+        json_object_set_new(row, b->roof->field, cli_json_real(b->ceiling[i]));
     }
 }
 

@@ -72,6 +72,7 @@ typedef struct bench {
     bench_list threads;
     fv_context *ctx[BENCH_LIST_MAX]; /* one a thread count */
     double ceiling[BENCH_LIST_MAX];  /* of the roof, the best of before and after */
+    double best_now[BENCH_LIST_MAX]; /* of bench_now */
     json_t *rows;
     json_t *before; /* rows of --compare; NULL: none */
     int skipped;
@@ -99,6 +100,9 @@ typedef struct bench_column {
  * any case. */
 FV_NODISCARD fv_status bench_begin(bench *b, const cli_args *args, fv_context *ctx, const bench_roof *roof,
                                    int total);
+/* The sgemm rate of the machine at this moment, for a row's "machine_share": the row has the rate first and its share of the run's
+ * best in the end. */
+double bench_now(bench *b, int which);
 /* Adds a row (taken over) measured with context `which`; its threads and share are filled in at the end. */
 FV_NODISCARD fv_status bench_add(bench *b, int which, json_t *row);
 /* Passes over a line that would repeat another one. */

@@ -8,6 +8,9 @@
  * The loss is |y|^2/2 where the kind can work in place: dy is then y itself and the gradients replace q, k
  * and v, so that a line holds four arrays [L][H][d] instead of eight. The inputs are made anew between
  * repetitions, outside the clock. peak_bytes is everything allocated for the line.
+ *
+ * machine_share: a millisecond of products before each repetition tells what the machine gives just then. On one that is shared, or
+ * whose processors are halves of one core, it is below 1, and so are the times.
  */
 #include "bench.h"
 #include <math.h>
@@ -158,19 +161,29 @@ static int repeats(const cli_args *args, double seconds)
     return (int)fmin(fmax(1 / fmax(seconds, 1e-9), FEW_REPEATS), MANY_REPEATS);
 }
 
-static fv_status time_line(const work *w, const cli_args *args, bench_spread *ms, int *count)
+typedef struct timing {
+    int count;
+    bench_spread ms;
+    double now; /* GFLOP/s, the median of the machine's before each repetition */
+} timing;
+
+static fv_status time_line(bench *b, int which, const work *w, timing *t)
 {
     double warm;
     CLI_TRY(time_call(w, &warm));
-    *count = repeats(args, warm);
-    double *seconds = malloc((size_t)*count * sizeof *seconds);
+    t->count = repeats(b->args, warm);
+    double *seconds = malloc(2 * (size_t)t->count * sizeof *seconds), *now = seconds + t->count;
     if (seconds == NULL)
         return cli_fail(FV_ERR_RESOURCE, "out of memory");
     fv_status status = FV_OK;
-    for (int i = 0; i < *count && status == FV_OK; i++)
+    for (int i = 0; i < t->count && status == FV_OK; i++) {
+        now[i] = bench_now(b, which);
         status = time_call(w, &seconds[i]);
-    if (status == FV_OK)
-        *ms = bench_spread_of(seconds, *count);
+    }
+    if (status == FV_OK) {
+        t->ms = bench_spread_of(seconds, t->count);
+        t->now = bench_spread_of(now, t->count).median / 1000;
+    }
     free(seconds);
     return status;
 }
@@ -194,18 +207,18 @@ static fv_status make_work(work *w, const cli_args *args, const char *kind, cons
     return fv_attention_measure(w->op, &w->layout, &w->need);
 }
 
-static json_t *make_row(const work *w, const line *l, const bench_spread *ms, int count, size_t peak)
+static json_t *make_row(const work *w, const line *l, const timing *t, size_t peak)
 {
     double flop = fv_attention_flop(w->op, &w->layout, 0);
     if (l->backward)
         flop += fv_attention_flop(w->op, &w->layout, 1);
-    return json_pack("{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:n, s:I, s:i}",
-                     "kind", w->info.options.kind, "causal", l->causal, "pass",
-                     l->backward ? "forward+backward" : "forward", "length", (json_int_t)l->length, "heads",
-                     (json_int_t)l->heads, "dim", (json_int_t)l->dim, "features",
-                     (json_int_t)w->info.feature_count, "threads", 0, "dtype", l->dtype, "ms_median",
-                     ms->median, "ms_min", ms->min, "ms_max", ms->max, "gflops", flop / ms->median * 1e-6,
-                     "share_of_peak", "peak_bytes", (json_int_t)peak, "repeats", count);
+    return json_pack(
+        "{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:i, s:s, s:f, s:f, s:f, s:f, s:n, s:I, s:i, s:f}", "kind",
+        w->info.options.kind, "causal", l->causal, "pass", l->backward ? "forward+backward" : "forward",
+        "length", (json_int_t)l->length, "heads", (json_int_t)l->heads, "dim", (json_int_t)l->dim, "features",
+        (json_int_t)w->info.feature_count, "threads", 0, "dtype", l->dtype, "ms_median", t->ms.median,
+        "ms_min", t->ms.min, "ms_max", t->ms.max, "gflops", flop / t->ms.median * 1e-6, "share_of_peak",
+        "peak_bytes", (json_int_t)peak, "repeats", t->count, "machine_share", t->now);
 }
 
 static fv_status measure_line(bench *b, work *w, const line *l)
@@ -224,10 +237,9 @@ static fv_status measure_line(bench *b, work *w, const line *l)
         return FV_OK;
     }
     prepare(w);
-    bench_spread ms;
-    int count;
-    CLI_TRY(time_line(w, b->args, &ms, &count));
-    return bench_add(b, l->which, make_row(w, l, &ms, count, fv_context_peak_bytes(w->ctx) - before));
+    timing t = {0};
+    CLI_TRY(time_line(b, l->which, w, &t));
+    return bench_add(b, l->which, make_row(w, l, &t, fv_context_peak_bytes(w->ctx) - before));
 }
 
 static fv_status run_line(bench *b, const char *kind, const line *l)
@@ -309,13 +321,21 @@ static fv_status run_plan(bench *b, const plan *p)
 }
 
 static const bench_column columns[] = {
-    {"kind", "kind", 12, BENCH_TEXT},         {"causal", "causal", 6, BENCH_TEXT},
-    {"pass", "pass", 16, BENCH_TEXT},         {"length", "length", 8, BENCH_INT},
-    {"heads", "heads", 5, BENCH_INT},         {"dim", "dim", 4, BENCH_INT},
-    {"features", "features", 8, BENCH_INT},   {"threads", "threads", 7, BENCH_INT},
-    {"dtype", "dtype", 5, BENCH_TEXT},        {"ms_median", "median ms", 9, BENCH_MS},
-    {"ms_min", "min", 8, BENCH_MS},           {"ms_max", "max", 8, BENCH_MS},
-    {"gflops", "GFLOP/s", 8, BENCH_RATE},     {"share_of_peak", "of P", 5, BENCH_SHARE},
+    {"kind", "kind", 12, BENCH_TEXT},
+    {"causal", "causal", 6, BENCH_TEXT},
+    {"pass", "pass", 16, BENCH_TEXT},
+    {"length", "length", 8, BENCH_INT},
+    {"heads", "heads", 5, BENCH_INT},
+    {"dim", "dim", 4, BENCH_INT},
+    {"features", "features", 8, BENCH_INT},
+    {"threads", "threads", 7, BENCH_INT},
+    {"dtype", "dtype", 5, BENCH_TEXT},
+    {"ms_median", "median ms", 9, BENCH_MS},
+    {"ms_min", "min", 8, BENCH_MS},
+    {"ms_max", "max", 8, BENCH_MS},
+    {"gflops", "GFLOP/s", 8, BENCH_RATE},
+    {"share_of_peak", "of P", 5, BENCH_SHARE},
+    {"machine_share", "P now", 5, BENCH_SHARE},
     {"peak_bytes", "memory", 9, BENCH_BYTES},
 };
 

@@ -39,6 +39,7 @@ static const field fields[] = {
     {"prefill_tokens_per_s", "prompt tokens/s", false, REPORT_COUNT},
     {"gflops", "GFLOP/s", false, REPORT_COUNT},
     {"share_of_peak", "of P", false, REPORT_PERCENT},
+    {"machine_share", "P then", false, REPORT_PERCENT},
     {"bytes_per_token", "it reads", false, REPORT_BYTES},
     {"bandwidth_gbs", "GB/s", false, REPORT_PLAIN},
     {"share_of_bandwidth", "of memory's rate", false, REPORT_PERCENT},

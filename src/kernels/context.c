@@ -97,7 +97,7 @@ fv_status fv_context_create(fv_context **out, const fv_context_options *options)
     *out = NULL;
     if (options == NULL)
         options = &defaults;
-    if (options->size != sizeof *options || options->threads < 0 || options->threads > 4096 ||
+    if (options->size != sizeof *options || options->threads < 0 || options->threads > FV_THREADS_MAX ||
         (options->alloc == NULL) != (options->free == NULL))
         return FV_ERR_USAGE;
     const char *cpu;

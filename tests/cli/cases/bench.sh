@@ -4,10 +4,11 @@ check 'attention: lists multiply, fields as documented' 'favor bench attention -
 import json, sys
 rows = json.load(sys.stdin)
 fields = \"kind causal pass length heads dim features threads dtype ms_median ms_min ms_max gflops share_of_peak peak_bytes \\
-repeats sgemm_gflops options machine kernels gemm favor date\"
+repeats machine_share sgemm_gflops options machine kernels gemm favor date\"
 assert len(rows) == 3 * 2 * 2 * 2 * 2 and all(list(row) == fields.split() for row in rows)
 for row in rows:
     assert row[\"causal\"] is True and row[\"ms_min\"] <= row[\"ms_median\"] <= row[\"ms_max\"] and row[\"peak_bytes\"] > 0
+    assert 0 < row[\"machine_share\"] <= 1
     n, back = row[\"length\"], 3 if row[\"pass\"] == \"forward+backward\" else 1
     flop = {\"favor+\": 2 * 8 * n * 16 * 8, \"exact\": 2 * 2 * n * n * 8, \"identity\": 0}[row[\"kind\"]] * back
     assert abs(row[\"gflops\"] * row[\"ms_median\"] * 1e6 - flop) <= 1e-6 * flop"'
