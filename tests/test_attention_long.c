@@ -110,6 +110,14 @@ static void three_heads_on_one(void **state)
     both_directions((variant){.heads = 3, .kv_heads = 1, .sequences = 4, .queries = lengths});
 }
 
+/* Some heads of a sequence with a thread each, the last shared; long sequences with a short one between. */
+static void heads_left_over(void **state)
+{
+    (void)state;
+    const int64_t lengths[] = {LONG, 3, LONG};
+    both_directions((variant){.heads = 5, .kv_heads = 5, .sequences = 3, .queries = lengths});
+}
+
 static void more_queries(void **state)
 {
     (void)state;
@@ -206,45 +214,54 @@ typedef struct choice {
     const char *kind;
     int64_t heads, sequences, length;
     int threads, gate;
-    bool windows;
+    int windows;   /* heads that are shared */
+    int64_t other; /* length of one more sequence */
 } choice;
 
-static bool takes_windows(fv_context *with, const choice *c)
+static int takes_windows(fv_context *with, const choice *c)
 {
-    int64_t lengths[16];
+    int64_t lengths[17], sequences = c->sequences + (c->other > 0);
+    lengths[c->sequences] = c->other;
     for (int64_t s = 0; s < c->sequences; s++)
         lengths[s] = c->length;
     fv_attention_options o;
     fv_attention_options_init(&o);
     o.kind = c->kind, o.heads = o.kv_heads = c->heads, o.dim = 8, o.features = 16, o.causal = 1;
     o.chunk = CHUNK, o.gate = c->gate;
-    problem_shape shape = {c->sequences, lengths, NULL, 0, 0, 31};
+    problem_shape shape = {sequences, lengths, NULL, 0, 0, 31};
     problem *p = problem_make(with, &o, &shape);
     fv_attention_io io = problem_io(p);
     fv_kz_call call;
     fv_kz_begin(&call, p->op, &p->layout, false, &io, NULL, NULL, p->scratch);
-    bool taken = fv_kz_in_windows(&call, 0, c->heads);
+    int taken = 0;
+    for (int64_t task = 0; task < sequences * c->heads; task++)
+        taken += fv_is_shared(&call.shared, task);
     problem_free(p);
     return taken;
 }
 
-/* Where heads alone leave threads idle, sequences are long, and one of them is a good part of the work. */
+/* Heads that are left over when every thread has as many, where they are long and a good part of the work. */
 static void who_takes_windows(void **state)
 {
     (void)state;
     static const choice choices[] = {
-        {"favor+", 1, 1, LONG, 2, 0, true},  {"favor+", 3, 1, LONG, 2, 0, true},
-        {"relu", 12, 1, LONG, 8, 0, true},   {"favor+", 2, 1, LONG, 2, 0, false},
-        {"favor+", 8, 1, LONG, 2, 0, false}, {"favor+", 1, 1, LONG, 1, 0, false},
-        {"favor+", 1, 1, 60, 2, 0, false},   {"favor+", 1, 16, LONG, 2, 0, false},
-        {"favor+", 1, 3, LONG, 2, 0, true},  {"favor+", 1, 1, LONG, 2, 1, false},
+        {"favor+", 1, 1, LONG, 2, 0, 1, 0},  {"favor+", 3, 1, LONG, 2, 0, 1, 0},
+        {"relu", 12, 1, LONG, 8, 0, 4, 0},   {"favor+", 2, 1, LONG, 2, 0, 0, 0},
+        {"favor+", 8, 1, LONG, 2, 0, 0, 0},  {"favor+", 1, 1, LONG, 1, 0, 0, 0},
+        {"favor+", 7, 1, LONG, 8, 0, 0, 0},  {"favor+", 1, 1, 60, 2, 0, 0, 0},
+        {"favor+", 1, 15, LONG, 2, 0, 1, 0}, {"favor+", 1, 16, LONG, 2, 0, 0, 0},
+        {"favor+", 1, 3, LONG, 2, 0, 1, 0},  {"favor+", 3, 3, LONG, 2, 0, 1, 0},
+        {"favor+", 1, 4, LONG, 2, 0, 0, 0},  {"favor+", 3, 2, LONG, 4, 0, 2, 0},
+        {"favor+", 1, 1, LONG, 2, 1, 0, 0},  {"favor+", 1, 1, LONG, 2, 0, 1, 60},
     };
     for (int i = 0; i < FV_COUNT(choices); i++) {
         const choice *c = &choices[i];
         fv_context *with = problem_context(NULL, c->threads);
-        if (takes_windows(with, c) != c->windows)
-            fail_msg("%s, %d heads of %d times %d tokens on %d threads: %s windows", c->kind, (int)c->heads,
-                     (int)c->sequences, (int)c->length, c->threads, c->windows ? "without" : "takes");
+        int taken = takes_windows(with, c);
+        if (taken != c->windows)
+            fail_msg("%s, %d heads of %d times %d tokens on %d threads: %d heads in windows instead of %d",
+                     c->kind, (int)c->heads, (int)c->sequences, (int)c->length, c->threads, taken,
+                     c->windows);
         fv_context_destroy(with);
     }
 }
@@ -252,8 +269,13 @@ static void who_takes_windows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_head),          cmocka_unit_test(in_bf16), cmocka_unit_test(three_heads_on_one),
-        cmocka_unit_test(more_queries),      cmocka_unit_test(stirred), cmocka_unit_test(streams),
+        cmocka_unit_test(one_head),
+        cmocka_unit_test(in_bf16),
+        cmocka_unit_test(three_heads_on_one),
+        cmocka_unit_test(heads_left_over),
+        cmocka_unit_test(more_queries),
+        cmocka_unit_test(stirred),
+        cmocka_unit_test(streams),
         cmocka_unit_test(who_takes_windows),
     };
     return cmocka_run_group_tests_name("attention_long", tests, setup, teardown);

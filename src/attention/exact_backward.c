@@ -8,14 +8,12 @@
  * element, so that the choice may depend on the number of threads.
  */
 #include "attention/exact.h"
+#include "attention/shared_heads.h"
 
 /* A window: at least as many tiles and blocks as threads, so that they share them evenly; more of a few threads, so
  * that their meetings cost nothing (each is some 20 us, a tile and a block 200 us); fewer blocks of many, which
  * need memory and a fifth of the time only. */
 enum { WINDOW_TILES = 8, WINDOW_BLOCKS = 4, MOST_BLOCKS = 16 };
-
-/* A head is long from this share of a thread's work on; shorter ones even out. */
-#define LONG_SHARE 0.125
 
 /* What a head in hand is shared by; NULL where none is. */
 typedef struct backward_window {
@@ -33,8 +31,8 @@ typedef struct backward_call {
     float *delta;     /* [H][Tq], D_i = dy_i . y_i */
     fv_exact_tiles tiles;
     fv_exact_bias bias;
-    float *d_bias; /* [H][2N-1] or NULL */
-    double pairs;  /* of all key heads */
+    float *d_bias;          /* [H][2N-1] or NULL */
+    fv_shared_heads shared; /* key heads */
     backward_window window;
     char *workers;
     size_t worker_bytes;
@@ -71,31 +69,14 @@ static int64_t divide_up(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-static double pairs_of(const fv_layout *layout, int64_t s)
+/* A gradient of position bias is one sum over all tiles of a head, in order: its heads stay whole. */
+static fv_task_size size_of_head(const void *call, int64_t s)
 {
-    const int64_t *q = layout->offsets_q, *k = fv_layout_keys(layout);
-    return (double)(q[s + 1] - q[s]) * (double)(k[s + 1] - k[s]);
-}
-
-/* From which key head on those of sequence s are shared: the long ones that are left over when every thread has as
- * many, where that is sooner done than with a thread for each. A gradient of position bias is one sum over all tiles
- * of a head, in order: its heads stay whole. */
-static int64_t first_shared(const backward_call *c, int64_t s)
-{
-    int64_t heads = c->op->options.kv_heads, threads = c->op->ctx->threads, left = heads % threads;
-    const int64_t *offsets = fv_layout_keys(c->layout);
-    int64_t tiles = divide_up(offsets[s + 1] - offsets[s], c->tiles.keys);
-    bool is_long = pairs_of(c->layout, s) * (double)threads > LONG_SHARE * c->pairs;
-    bool sooner = left * divide_up(tiles, threads) < tiles;
-    return is_long && sooner && c->d_bias == NULL ? heads - left : heads;
-}
-
-static double all_pairs(const backward_call *c)
-{
-    double pairs = 0;
-    for (int64_t s = 0; s < c->layout->sequences; s++)
-        pairs += pairs_of(c->layout, s) * (double)c->op->options.kv_heads;
-    return pairs;
+    const backward_call *c = call;
+    const int64_t *q = c->layout->offsets_q, *k = fv_layout_keys(c->layout);
+    int64_t keys = k[s + 1] - k[s];
+    return (fv_task_size){.work = (double)(q[s + 1] - q[s]) * (double)keys,
+                          .pieces = c->d_bias == NULL ? divide_up(keys, c->tiles.keys) : 0};
 }
 
 static backward_window push_window(fv_arena *arena, const backward_call *c)
@@ -104,7 +85,7 @@ static backward_window push_window(fv_arena *arena, const backward_call *c)
     const int64_t *offsets_q = c->layout->offsets_q, *offsets_k = fv_layout_keys(c->layout);
     int64_t threads = c->op->ctx->threads, tiles = 0, blocks = 0;
     for (int64_t s = 0; s < c->layout->sequences; s++) {
-        if (first_shared(c, s) == o->kv_heads)
+        if (!fv_is_shared(&c->shared, (s + 1) * o->kv_heads - 1))
             continue;
         tiles = FV_MAX(tiles, divide_up(offsets_k[s + 1] - offsets_k[s], c->tiles.keys));
         blocks = FV_MAX(blocks, divide_up(offsets_q[s + 1] - offsets_q[s], c->tiles.rows));
@@ -123,7 +104,8 @@ static void lay_out(fv_arena *arena, backward_call *c)
 {
     int64_t floats;
     c->tiles = fv_exact_backward_tiles(c->op, c->layout);
-    c->pairs = all_pairs(c);
+    c->shared =
+        fv_share_heads(c->layout->sequences, c->op->options.kv_heads, c->op->ctx->threads, size_of_head, c);
     c->window = push_window(arena, c);
     bool fits = fv_mul(c->layout->offsets_q[c->layout->sequences], c->op->options.heads, &floats);
     c->delta = FV_PUSH(arena, float, fits ? floats : INT64_MAX);
@@ -351,7 +333,7 @@ static void backward_task(void *arg, int64_t index, int worker)
     const fv_attention_options *o = &c->op->options;
     int64_t s = index / o->kv_heads, g = index % o->kv_heads, group = o->heads / o->kv_heads;
     backward_scratch scratch = worker_scratch(c, worker);
-    if (g >= first_shared(c, s))
+    if (fv_is_shared(&c->shared, index))
         return;
     for (int64_t h = g * group; h < (g + 1) * group; h++) {
         if (c->d_bias != NULL) {
@@ -384,11 +366,10 @@ fv_status fv_exact_backward(const fv_attention *op, const fv_layout *layout, con
     lay_out(&arena, &call);
     fv_exact_bias_load(op, io, &call.bias);
     fv_parallel(op->ctx, op->options.heads, delta_task, &call);
-    int64_t group = op->options.heads / op->options.kv_heads;
-    for (int64_t s = 0; s < layout->sequences; s++)
-        for (int64_t h = first_shared(&call, s) * group; h < op->options.heads; h++)
-            backward_shared(&call, s, h);
-    fv_parallel(op->ctx, (call.d_bias != NULL ? 1 : layout->sequences) * op->options.kv_heads, backward_task,
-                &call);
+    int64_t kv_heads = op->options.kv_heads, group = op->options.heads / kv_heads;
+    for (int64_t i = 0; i < layout->sequences * kv_heads; i++)
+        for (int64_t h = 0; h < group && fv_is_shared(&call.shared, i); h++)
+            backward_shared(&call, i / kv_heads, i % kv_heads * group + h);
+    fv_parallel(op->ctx, (call.d_bias != NULL ? 1 : layout->sequences) * kv_heads, backward_task, &call);
     return FV_OK;
 }

@@ -219,6 +219,7 @@ void fv_kz_begin(fv_kz_call *call, const fv_attention *op, const fv_layout *layo
             grad->d_input[i] != NULL && i != FV_INPUT_GATE; /* a token's gate has one task anyway */
     call->fade_gradient =
         grad != NULL && (grad->d_input[FV_INPUT_GATE] != NULL || grad->d_input[FV_INPUT_DECAY] != NULL);
+    fv_kz_window_share(call);
     if (call->prepared_floats > 0)
         fv_parallel(op->ctx, call->H, prepare_head, call);
 }

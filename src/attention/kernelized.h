@@ -30,6 +30,7 @@
 #define FV_KERNELIZED_H
 
 #include "attention/mechanism.h"
+#include "attention/shared_heads.h"
 
 enum {
     FV_KZ_CHUNK = 64, /* default tokens a causal chunk; equal to 32 and better than 96, 128 at d 64, r 256 */
@@ -154,6 +155,7 @@ typedef struct fv_kz_call {
     bool by_head;                /* backward: one task a key head, for gradients of inputs */
     struct fv_kz_fft *fft;       /* position bias by transforms; NULL: all in tiles */
     struct fv_kz_window *window; /* several threads on one head; NULL: one */
+    fv_shared_heads shared;      /* the heads that have several */
     int64_t *steps;              /* [sequences+1] 0, 1, 2 ...: the layout of a step; first in scratch */
     int64_t *slots;              /* [sequences+1]: first saved state of each sequence */
     float *saved;                /* states, fv_kz_state_floats each, [slot][H] */

@@ -442,7 +442,7 @@ static void backward_task(void *arg, int64_t index, int worker)
 {
     const fv_kz_call *call = arg;
     fv_kz_work w = fv_kz_worker(call, worker, true);
-    if (!call->by_head && fv_kz_in_windows(call, index / call->G, call->G))
+    if (fv_is_shared(&call->shared, index))
         return;
     if (!call->by_head)
         backward_heads(call, &w, index / call->G, index % call->G, false);
@@ -450,12 +450,12 @@ static void backward_task(void *arg, int64_t index, int worker)
         backward_heads(call, &w, s, index, false);
 }
 
-/* The sequences that are left to windows. */
+/* The heads that are left to windows. */
 static void backward_windows(const fv_kz_call *call)
 {
     fv_kz_work w = fv_kz_worker(call, 0, true);
     for (int64_t i = 0; i < call->layout->sequences * call->G; i++)
-        if (fv_kz_in_windows(call, i / call->G, call->G))
+        if (fv_is_shared(&call->shared, i))
             backward_heads(call, &w, i / call->G, i % call->G, true);
 }
 
@@ -468,8 +468,7 @@ fv_status fv_kz_backward(const fv_attention *op, const fv_layout *layout, const 
     fv_kz_begin(&call, op, layout, false, io, grad, (void *)(uintptr_t)saved, scratch);
     fv_kz_fft_begin(&call);
     fv_parallel(op->ctx, (call.by_head ? 1 : layout->sequences) * call.G, backward_task, &call);
-    if (!call.by_head)
-        backward_windows(&call);
+    backward_windows(&call);
     fv_kz_fft_end(&call);
     return FV_OK;
 }

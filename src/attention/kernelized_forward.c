@@ -231,7 +231,7 @@ static void forward_head(const fv_kz_call *call, int64_t index, int worker, bool
 static void forward_task(void *arg, int64_t index, int worker)
 {
     const fv_kz_call *call = arg;
-    if (!fv_kz_in_windows(call, index / call->H, call->H))
+    if (!fv_is_shared(&call->shared, index))
         forward_head(call, index, worker, false);
 }
 
@@ -244,7 +244,7 @@ fv_status fv_kz_forward(const fv_attention *op, const fv_layout *layout, const f
     fv_kz_fft_begin(&call);
     fv_parallel(op->ctx, layout->sequences * call.H, forward_task, &call);
     for (int64_t i = 0; i < layout->sequences * call.H; i++)
-        if (fv_kz_in_windows(&call, i / call.H, call.H))
+        if (fv_is_shared(&call.shared, i))
             forward_head(&call, i, 0, true);
     for (int64_t s = 0; io->state != NULL && s < layout->sequences; s++) {
         fv_kz_state_header *header = (void *)((char *)io->state + (size_t)s * fv_kz_state_bytes(op, 0));

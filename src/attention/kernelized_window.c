@@ -3,35 +3,34 @@
 
 enum {
     LONGEST_CHUNK = 256,
-    LEAST_CHUNKS = 8,    /* of a sequence */
+    LEAST_CHUNKS = 8,    /* of a sequence's queries and keys, each */
     LEAST_FEATURES = 32, /* of a block */
     FEATURES_STEP = 16,
 };
 
 /* ---- memory ------------------------------------------------------------------------------------------- */
 
-/* Whether so many equal tasks leave less than an eighth of the threads' time idle. */
-static bool fills(int64_t tasks, int64_t threads)
-{
-    int64_t rounds = (tasks + threads - 1) / threads;
-    return rounds * threads - tasks <= tasks / 8;
-}
-
+/* Follows the operator alone: scratch is measured before there is a call. */
 static bool possible(const fv_kz_call *call)
 {
     int64_t threads = call->op->ctx->threads;
     return !call->map.single && !call->decaying && !call->biased && call->C <= LONGEST_CHUNK &&
-           !(fills(call->H, threads) && fills(call->G, threads));
+           (call->H % threads != 0 || call->G % threads != 0);
 }
 
-bool fv_kz_in_windows(const fv_kz_call *call, int64_t sequence, int64_t tasks)
+static fv_task_size size_of_head(const void *arg, int64_t s)
 {
+    const fv_kz_call *call = arg;
     const int64_t *q = call->layout->offsets_q, *k = fv_layout_keys(call->layout);
-    int64_t threads = call->op->ctx->threads, all = call->layout->sequences;
-    int64_t n = q[sequence + 1] - q[sequence] + k[sequence + 1] - k[sequence];
-    /* Among many sequences one that is short keeps nobody waiting. */
-    return call->window != NULL && !fills(tasks, threads) && n >= 2 * LEAST_CHUNKS * call->C &&
-           4 * n * threads > (q[all] + k[all]) * tasks;
+    int64_t n = q[s + 1] - q[s] + k[s + 1] - k[s], chunks = n / (2 * call->C);
+    return (fv_task_size){.work = (double)n, .pieces = chunks < LEAST_CHUNKS ? 0 : chunks};
+}
+
+void fv_kz_window_share(fv_kz_call *call)
+{
+    int64_t heads = call->grad != NULL ? call->G : call->H;
+    int64_t threads = call->window != NULL && !call->by_head ? call->op->ctx->threads : 1;
+    call->shared = fv_share_heads(call->layout->sequences, heads, threads, size_of_head, call);
 }
 
 /* Bidirectional chunks share one state, which no row looks at before all keys are in it. */

@@ -57,8 +57,8 @@ typedef struct fv_kz_window {
 
 /* The call's window in scratch; nothing where it has none. */
 void fv_kz_window_carve(fv_kz_call *call, fv_arena *arena, bool backward);
-/* Whether heads of the sequence go through windows, `tasks` of them being there for the threads. */
-bool fv_kz_in_windows(const fv_kz_call *call, int64_t sequence, int64_t tasks);
+/* Which heads go through windows: call->shared, of tasks that are heads of queries (forward) or of keys (backward). */
+void fv_kz_window_share(fv_kz_call *call);
 /* Forward, chunks from token `begin` on: outputs too where the call is causal. Returns how many tokens are done: w->state has them,
  * and states behind whole segments are saved. 0: the next chunk has to go alone. */
 int64_t fv_kz_window_forward(const fv_kz_call *call, const fv_kz_head *h, fv_kz_work *w, int64_t begin);
