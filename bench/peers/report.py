@@ -139,8 +139,8 @@ def machine_section(file, machine, quick):
         print("The best sgemm on %d %s: favor %.0f GFLOP/s, PyTorch %.0f GFLOP/s."
               % (threads, "thread" if threads == 1 else "threads", ours, theirs), file=file)
     print("The run took %.0f minutes." % max(1, machine["seconds"] / 60), file=file)
-    if machine["load"] > 0.5:
-        print("\n**The machine was not idle** (load %.1f on %d processors before the run): these figures are no verdict."
+    if machine["load"] > 0.1:
+        print("\n**The machine was not idle** (%.1f of %d processors busy before the run): these figures are no verdict."
               % (machine["load"], machine["processors"]), file=file)
     if quick:
         print("\nA quick run: it shows that the command works, on one shape and without torch.compile.", file=file)
