@@ -27,9 +27,8 @@ fv_shared_heads fv_share_heads(int64_t sequences, int64_t heads, int64_t threads
             tasks += heads;
             pieces = FV_MIN(pieces, measure(call, s).pieces);
         }
-    int64_t left = tasks % threads;
-    double rounds = (double)(pieces / threads + (pieces % threads != 0));
-    if ((double)left * rounds >= SOONER * (double)pieces)
+    int64_t left = tasks % threads, rounds = pieces / threads + (pieces % threads != 0);
+    if ((double)left * (double)rounds >= SOONER * (double)pieces)
         return shared;
     for (int64_t s = sequences - 1; left > 0; s--)
         if (is_long(&shared, s)) {
