@@ -12,6 +12,8 @@ for row in rows:
     n, back = row[\"length\"], 3 if row[\"pass\"] == \"forward+backward\" else 1
     flop = {\"favor+\": 2 * 8 * n * 16 * 8, \"exact\": 2 * 2 * n * n * 8, \"identity\": 0}[row[\"kind\"]] * back
     assert abs(row[\"gflops\"] * row[\"ms_median\"] * 1e6 - flop) <= 1e-6 * flop"'
+check 'attention: too many threads are refused by their name' 'favor bench attention --threads 5000 2>err
+test $? = 2 && grep -q "threads 5000: at most 4096" err'
 check 'train: fields as documented' 'favor bench train --attention relu --length 16 --batch 2 --layers 1 --d-model 16 --heads 2 \
 --ffn 16 --dtype bf16 --repeat 1 --json 2>/dev/null | python3 -c "
 import json, sys
