@@ -25,7 +25,6 @@
 #define FV_KERNELIZED_WINDOW_H
 
 #include "attention/kernelized.h"
-#include <stdatomic.h>
 
 typedef struct fv_kz_chunk {
     int64_t begin, n;

@@ -42,7 +42,7 @@ fv_status bench_begin(bench *b, const cli_args *args, fv_context *ctx, const ben
     *b = (bench){.args = args, .roof = roof, .total = total, .rows = json_array()};
     CLI_TRY(bench_compare_read(args, &b->before));
     if (cli_given(args, "threads"))
-        CLI_TRY(bench_numbers(args, "threads", 4096, &b->threads));
+        CLI_TRY(bench_numbers(args, "threads", CLI_THREADS_MAX, &b->threads));
     else
         b->threads = (bench_list){1, {fv_context_threads(ctx)}};
     b->total *= b->threads.count;

@@ -27,6 +27,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#define CLI_THREADS_MAX  4096 /* that a context takes */
 #define CLI_COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
 /* Carries a failure to the caller. */

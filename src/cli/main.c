@@ -124,8 +124,8 @@ fv_status cli_context_create(fv_context **ctx, const cli_args *args, int threads
     options.threads = threads > 0 ? threads : (int)cli_int(args, "threads");
     options.cpu = cli_text(args, "cpu");
     options.log = log_note;
-    if (options.threads > 4096)
-        return cli_fail(FV_ERR_USAGE, "--threads %d: at most 4096", options.threads);
+    if (options.threads > CLI_THREADS_MAX)
+        return cli_fail(FV_ERR_USAGE, "--threads %d: at most %d", options.threads, CLI_THREADS_MAX);
     fv_status status = fv_context_create(ctx, &options);
     if (status != FV_ERR_USAGE)
         return status == FV_OK ? FV_OK : cli_fail(status, "out of memory");
